@@ -1,0 +1,83 @@
+"""An append-only table that keeps little in memory: full chunks go to a temporary file.
+
+Tables that grow with the capture (events, SYNs, connections) pass between stages as spools, so
+that memory is bounded by what is open at one moment and not by what was ever seen.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+
+from analyzer.schema import Table
+
+Records = np.ndarray[Any, np.dtype[np.void]]
+
+
+class Spool:
+    """Rows of one table, written once and read in order, as often as needed.
+
+    Args:
+        table: Layout of a row.
+        chunk_rows: Rows per chunk, in memory and in the file.
+        memory_rows: Rows kept in memory before chunks go to a temporary file.
+    """
+
+    def __init__(self, table: Table, chunk_rows: int = 65536, memory_rows: int = 524288) -> None:
+        self.table = table
+        self.dtype = table.dtype
+        self.chunk_rows = chunk_rows
+        self._memory_chunks = max(1, memory_rows // chunk_rows)
+        self._tail = np.zeros(chunk_rows, self.dtype)
+        self._fill = 0
+        self._kept: list[Records] = []
+        self._file: IO[bytes] | None = None
+        self._filed = 0
+
+    def __len__(self) -> int:
+        return (self._filed + len(self._kept)) * self.chunk_rows + self._fill
+
+    def append(self, rows: Records) -> None:
+        """Add *rows* (any number, of this table's dtype)."""
+        start = 0
+        while start < len(rows):
+            take = min(len(rows) - start, self.chunk_rows - self._fill)
+            self._tail[self._fill : self._fill + take] = rows[start : start + take]
+            self._fill += take
+            start += take
+            if self._fill == self.chunk_rows:
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._file is None and len(self._kept) < self._memory_chunks:
+            self._kept.append(self._tail)
+            self._tail = np.zeros(self.chunk_rows, self.dtype)
+        else:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="synquest-")  # noqa: SIM115
+            self._tail.tofile(self._file)
+            self._filed += 1
+        self._fill = 0
+
+    def chunks(self) -> Iterator[Records]:
+        """Yield all rows in order, a chunk at a time; do not append meanwhile."""
+        yield from self._kept
+        if self._file is not None:
+            for index in range(self._filed):
+                self._file.seek(index * self.chunk_rows * self.dtype.itemsize)
+                yield np.fromfile(self._file, self.dtype, self.chunk_rows)
+            self._file.seek(0, 2)
+        if self._fill:
+            yield self._tail[: self._fill]
+
+    def to_array(self) -> Records:
+        """All rows in one array: for small tables and tests."""
+        parts = list(self.chunks())
+        return np.concatenate(parts) if parts else np.zeros(0, self.dtype)
+
+    def close(self) -> None:
+        """Release the temporary file; the spool is empty afterwards."""
+        if self._file is not None:
+            self._file.close()
+        self._file, self._filed, self._kept, self._fill = None, 0, [], 0
