@@ -1,0 +1,138 @@
+"""Bytes of one input: plain, gzip or zstandard, from a file or standard input, hashed as they pass."""
+
+import gzip
+import hashlib
+import io
+import sys
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from analyzer.errors import InputError, Problem
+
+GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGICS = (b"\x28\xb5\x2f\xfd", *(bytes((0x50 + i, 0x2A, 0x4D, 0x18)) for i in range(16)))
+_DAMAGE: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile, OSError, ValueError)
+
+
+class _Hashing(io.RawIOBase):
+    """Passes the stored bytes on and keeps their SHA-256 and count."""
+
+    def __init__(self, raw: IO[bytes], head: bytes, hashes: bool) -> None:
+        self._raw, self._head = raw, head
+        self._sha = hashlib.sha256() if hashes else None
+        self.passed = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        view = memoryview(target).cast("B")
+        if self._head:
+            count = min(len(view), len(self._head))
+            view[:count] = self._head[:count]
+            self._head = self._head[count:]
+        else:
+            count = self._raw.readinto(view) or 0  # type: ignore[attr-defined]
+        if self._sha is not None and count:
+            self._sha.update(view[:count])
+        self.passed += count
+        return count
+
+    def digest(self) -> str:
+        return self._sha.hexdigest() if self._sha is not None else ""
+
+    def drain(self) -> None:
+        """Read what the decompressor left, so that the hash covers the whole file."""
+        scratch = bytearray(1 << 16)
+        while self.readinto(scratch):
+            pass
+
+
+class ByteStream:
+    """One input, opened and decompressed.
+
+    Args:
+        path: File name, or ``-`` for standard input.
+        hashes: Whether to compute the SHA-256 of the stored bytes.
+
+    Raises:
+        InputError: The file cannot be opened.
+    """
+
+    def __init__(self, path: str, hashes: bool = True) -> None:
+        self.path = path
+        self.compression = ""
+        self.damage: Problem | None = None
+        try:
+            self._raw: IO[bytes] = sys.stdin.buffer.raw if path == "-" else Path(path).open("rb", buffering=0)  # type: ignore[attr-defined]
+            head = self._head()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+        self._stored = _Hashing(self._raw, head, hashes)
+        self._plain: Any = self._stored
+        if head.startswith(GZIP_MAGIC):
+            from isal import igzip
+
+            self.compression = "gzip"
+            self._plain = igzip.GzipFile(fileobj=io.BufferedReader(self._stored, 1 << 20), mode="rb")
+        elif head.startswith(ZSTD_MAGICS):
+            import zstandard
+
+            self.compression = "zstd"
+            self._plain = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
+                self._stored, read_size=1 << 20, read_across_frames=True
+            )
+        self.offset = 0
+
+    def _head(self) -> bytes:
+        head = b""
+        while len(head) < 4:
+            more = self._raw.read(4 - len(head))
+            if not more:
+                break
+            head += more
+        return head
+
+    def fill(self, target: np.ndarray[Any, np.dtype[np.uint8]]) -> int:
+        """Read into *target* until it is full or the input ends; returns the bytes read."""
+        view = memoryview(target)  # type: ignore[arg-type]
+        done = 0
+        while done < len(view) and self.damage is None:
+            try:
+                count = self._plain.readinto(view[done:])
+            except _DAMAGE as error:
+                self._note(error)
+                break
+            except Exception as error:
+                if type(error).__module__.split(".")[0] not in ("zstandard", "isal", "zlib"):
+                    raise
+                self._note(error)
+                break
+            if not count:
+                break
+            done += count
+        self.offset += done
+        return done
+
+    def _note(self, error: Exception) -> None:
+        what = f"{self.compression or 'read'} error after {self.offset} bytes of data"
+        detail = str(error).strip() or type(error).__name__
+        self.damage = Problem(self.path, self._stored.passed, f"{what} ({detail}); what came before is analysed", "damaged")
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the stored file passed so far."""
+        return self._stored.passed
+
+    def finish(self) -> str:
+        """Read to the end, close, and return the SHA-256 of the stored bytes."""
+        try:
+            self._stored.drain()
+        except OSError:
+            pass
+        if self.path != "-":
+            self._raw.close()
+        return self._stored.digest()

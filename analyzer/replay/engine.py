@@ -1,0 +1,351 @@
+"""Drives the kernel's rules over a capture's events, one four-tuple and one peer at a time.
+
+The engine is one hypothesis: one kernel profile with one set of settings.  It reads events in order
+of arrival and returns, for each SYN, what that kernel does with it and how sure that is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from analyzer.kernel.profiles import Profile
+from analyzer.kernel.rules import bucket_life_ns, fin_time_ns, rto_bounds_ns
+from analyzer.kernel.settings import Settings
+from analyzer.replay.judge import Judge, Ruling
+from analyzer.replay.memory import PeerMemory, Stamp
+from analyzer.replay.queues import Queues
+from analyzer.replay.sockets import Phase, Socket
+from analyzer.replay.vantage import Vantage
+from analyzer.schema import (
+    ACK,
+    FIN,
+    KIND_ICMP,
+    OPT_TS,
+    RST,
+    SEEN_FIN_ORIG,
+    SYN,
+)
+from analyzer.seqnum import add32, d32
+from analyzer.units import NO_TIME, US
+
+
+class Ev(NamedTuple):
+    """One kernel-visible packet; the columns of ``schema.EVENT`` in this order."""
+
+    time: int
+    ts_recent_time: int
+    frame: int
+    file: int
+    conn: int
+    chain: int
+    seq: int
+    ack: int
+    tsval: int
+    tsecr: int
+    length: int
+    ts_recent: int
+    rcv_wup: int
+    rcv_wnd: int
+    rtt_min: int
+    rtt_max: int
+    flags: int
+    opts: int
+    seen: int
+    kind: int
+    resp: int
+
+
+class Write(NamedTuple):
+    """One write of a peer's stamp, for the ``peer_states`` table."""
+
+    time: int
+    frame: int
+    file: int
+    conn: int
+    chain: int
+    tsval: int
+    second: int
+    event: str
+    certain: bool
+    stored: int
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What is assumed about the server.
+
+    Attributes:
+        profile: The kernel's rules.
+        settings: Its sysctls and the listener's backlog, all filled in.
+        vantage: Where the capture was taken.
+        start: Time of the capture's first packet, ns.
+        known_empty: Whether it is proven that no state from before the capture exists.
+    """
+
+    profile: Profile
+    settings: Settings
+    vantage: Vantage
+    start: int
+    known_empty: bool = False
+
+    @property
+    def remembers(self) -> bool:
+        """Whether this server keeps and checks peer timestamps."""
+        return self.profile.tw_recycle and bool(self.settings.tw_recycle)
+
+
+class Engine:
+    """State of one server, driven by events; see :meth:`feed`.
+
+    Args:
+        hypothesis: Kernel, settings and vantage.
+        peer_of: Maps a chain id to the key of its peer record (None: no record is kept for it).
+        queues: Fill of the listeners' queues, or None where they cannot matter.
+    """
+
+    def __init__(
+        self, hypothesis: Hypothesis, peer_of: Callable[[int], object], queues: Queues | None = None
+    ) -> None:
+        self.hypothesis = hypothesis
+        self.profile = hypothesis.profile
+        self.settings = hypothesis.settings
+        self.vantage = hypothesis.vantage
+        self.peer_of = peer_of
+        self.queues = queues
+        self.sockets: dict[int, Socket] = {}
+        self.memories: dict[object, PeerMemory] = {}
+        self.writes: list[Write] = []
+        self.contradictions: list[tuple[int, str]] = []
+        self.judge = Judge(hypothesis, queues)
+        self._start_second = hypothesis.vantage.seconds(hypothesis.start)[0]
+
+    def memory(self, chain: int) -> PeerMemory | None:
+        """The peer record that a SYN on *chain* is checked against, if this kernel keeps any."""
+        if not self.hypothesis.remembers:
+            return None
+        key = self.peer_of(chain)
+        if key is None:
+            return None
+        memory = self.memories.get(key)
+        if memory is None:
+            memory = PeerMemory(self.profile, self._start_second, self.hypothesis.known_empty)
+            self.memories[key] = memory
+        return memory
+
+    def feed(self, ev: Ev) -> Ruling | None:
+        """Take one event in order of arrival; returns the ruling if it is a SYN."""
+        if ev.kind == KIND_ICMP:
+            return None
+        if ev.resp:
+            if not ev.flags & SYN:
+                self._from_responder(ev)
+            return None
+        if ev.flags & RST:
+            self._reset(ev)
+            return None
+        if ev.flags & SYN and not ev.flags & ACK:
+            return self._syn(ev)
+        if ev.flags & ACK:
+            self._from_originator(ev)
+        return None
+
+    # ---- SYN ------------------------------------------------------------------------------
+
+    def _syn(self, ev: Ev) -> Ruling:
+        socket = self.sockets.get(ev.chain)
+        ruling = self.judge.syn(ev, socket, self.memory(ev.chain))
+        if socket is not None and ruling.rearm and socket.phase is Phase.TIME_WAIT:
+            socket.arm(ev.time, bucket_life_ns(self.profile, self.settings, False, 0))
+        if ruling.destroys:
+            self.sockets.pop(ev.chain, None)
+            socket = None
+        if ruling.verdict == "accept" and not ruling.repeats:
+            request = Socket(Phase.SYN_RECV, ev.conn, ev.time)
+            request.isn = ev.seq
+            request.has_ts = bool(ev.opts & OPT_TS) and self.settings.timestamps != 0
+            request.ts_recent, request.ts_recent_time = ev.tsval, ev.time
+            request.rcv_nxt = add32(ev.seq, 1)
+            request.sure = ruling.certain
+            request.before = socket if not ruling.certain else None
+            request.by_listener = ruling.by_listener
+            self.sockets[ev.chain] = request
+        if self.queues is not None:
+            self.queues.syn(ev.chain, ev.time, ruling)
+        return ruling
+
+    # ---- the originator's other packets ------------------------------------------------------
+
+    def _from_originator(self, ev: Ev) -> None:
+        socket = self._current(ev)
+        if socket is None:
+            return
+        phase = socket.phase
+        if phase is Phase.SYN_RECV:
+            self._third_ack(socket, ev)
+            phase = socket.phase
+        if phase is Phase.OPEN:
+            self._follow(socket, ev)
+        elif phase is Phase.FIN_WAIT1:
+            self._in_fin_wait1(socket, ev)
+        elif phase is Phase.FIN_WAIT2:
+            self._in_fin_wait2(socket, ev)
+        elif phase is Phase.CLOSING and self._acks_fin(socket, ev):
+            self._follow(socket, ev)
+            self._time_wait(socket, ev, "E2")
+        elif phase is Phase.LAST_ACK and self._acks_fin(socket, ev):
+            self.sockets.pop(ev.chain, None)
+        elif phase is Phase.TIME_WAIT:
+            self._in_time_wait(socket, ev)
+
+    def _current(self, ev: Ev) -> Socket | None:
+        """The socket that *ev* speaks to; one that the packets prove is made if it was not predicted."""
+        socket = self.sockets.get(ev.chain)
+        if socket is not None and socket.is_gone(ev.time):
+            self.sockets.pop(ev.chain, None)
+            socket = None
+        if socket is not None and socket.conn == ev.conn:
+            return socket
+        if socket is not None and ev.conn < socket.conn:
+            older = socket.before
+            return older if older is not None and older.conn == ev.conn else None
+        if ev.resp or ev.flags & ACK:
+            return self._proven(socket, ev)
+        return None
+
+    def _proven(self, socket: Socket | None, ev: Ev) -> Socket | None:
+        """A client only ACKs after its SYN was taken: the connection exists, whatever was predicted."""
+        if ev.resp and not ev.flags & FIN and not ev.length:
+            return None  # a bare ACK to a SYN speaks for the older connection
+        if not ev.resp and self.judge.answers_challenge(socket, ev):
+            return None
+        self.contradictions.append((ev.conn, "taken"))
+        fresh = Socket(Phase.OPEN, ev.conn, ev.time)
+        self._follow(fresh, ev)
+        self.sockets[ev.chain] = fresh
+        return fresh
+
+    def _third_ack(self, socket: Socket, ev: Ev) -> None:
+        if d32(ev.seq, socket.rcv_nxt) < 0:
+            return
+        if socket.by_listener:
+            memory = self.memory(ev.chain)
+            if memory is not None:
+                tsval = socket.ts_recent if socket.has_ts else None
+                if not memory.learn_passed(tsval, socket.born, self.vantage.seconds(socket.born)):
+                    self.contradictions.append((ev.conn, "memory"))
+        if self.queues is not None:
+            self.queues.third_ack(ev.chain, ev.time)
+        socket.phase = Phase.OPEN
+        socket.sure = True
+        socket.before = None
+
+    def _follow(self, socket: Socket, ev: Ev) -> None:
+        """Keep what the server keeps of an open connection."""
+        if not ev.resp:
+            socket.has_ts = bool(ev.opts & OPT_TS) if ev.opts & OPT_TS else socket.has_ts
+            end = add32(ev.seq, ev.length + (1 if ev.flags & FIN else 0))
+            if socket.rcv_nxt == 0 or (d32(ev.seq, socket.rcv_nxt) <= 0 < d32(end, socket.rcv_nxt)):
+                socket.rcv_nxt = end
+        elif ev.flags & ACK:
+            socket.rcv_nxt = ev.ack if socket.rcv_nxt == 0 or d32(ev.ack, socket.rcv_nxt) > 0 else socket.rcv_nxt
+        if ev.ts_recent_time != NO_TIME:
+            socket.ts_recent, socket.ts_recent_time = ev.ts_recent, ev.ts_recent_time
+        socket.rcv_wnd = ev.rcv_wnd
+        socket.rtt_lo, socket.rtt_hi = ev.rtt_min * US, ev.rtt_max * US
+
+    def _acks_fin(self, socket: Socket, ev: Ev) -> bool:
+        return d32(ev.ack, socket.fin_end) >= 0
+
+    def _in_fin_wait1(self, socket: Socket, ev: Ev) -> None:
+        self._follow(socket, ev)
+        acked = self._acks_fin(socket, ev)
+        if ev.flags & FIN:
+            if acked:
+                self._time_wait(socket, ev, "E1")
+            else:
+                socket.phase = Phase.CLOSING
+        elif acked:
+            socket.phase = Phase.FIN_WAIT2
+            life = fin_time_ns(self.settings, rto_bounds_ns(socket.rtt_lo, socket.rtt_hi)[0])
+            socket.arm(ev.time, (life, life + self.vantage.slack))
+            self._remember(socket, ev, "E3", certain=False)
+
+    def _in_fin_wait2(self, socket: Socket, ev: Ev) -> None:
+        in_order = ev.seq == socket.rcv_nxt
+        self._follow(socket, ev)
+        if ev.flags & FIN and in_order:
+            self._time_wait(socket, ev, "E5")
+        elif ev.length and ev.opts & OPT_TS:
+            socket.ts_recent, socket.ts_recent_time = ev.ts_recent, ev.ts_recent_time
+
+    def _time_wait(self, socket: Socket, ev: Ev, event: str) -> None:
+        socket.phase = Phase.TIME_WAIT
+        if event == "E5" and ev.opts & OPT_TS:
+            socket.ts_recent, socket.ts_recent_time = ev.tsval, ev.time
+        recycled = self._remember(socket, ev, event, certain=True)
+        low, high = rto_bounds_ns(socket.rtt_lo, socket.rtt_hi)
+        life_low = bucket_life_ns(self.profile, self.settings, recycled, low)[0]
+        life_high = bucket_life_ns(self.profile, self.settings, recycled, high)[1]
+        socket.arm(ev.time, (life_low - self.vantage.slack, life_high + self.vantage.slack))
+
+    def _in_time_wait(self, socket: Socket, ev: Ev) -> None:
+        """Any late segment re-arms the full minute; a pure ACK in order also brings its TSval."""
+        socket.arm(ev.time, bucket_life_ns(self.profile, self.settings, False, 0))
+        older = ev.opts & OPT_TS and socket.has_ts and d32(socket.ts_recent, ev.tsval) > 0
+        if not older and ev.opts & OPT_TS and not ev.length and not ev.flags & FIN and ev.seq == socket.rcv_nxt:
+            socket.ts_recent, socket.ts_recent_time = ev.tsval, ev.time
+
+    # ---- the responder's packets -----------------------------------------------------------
+
+    def _from_responder(self, ev: Ev) -> None:
+        if ev.flags & RST:
+            socket = self.sockets.get(ev.chain)
+            if socket is not None and socket.conn <= ev.conn and socket.phase is not Phase.TIME_WAIT:
+                self.sockets.pop(ev.chain, None)
+            return
+        socket = self._current(ev)
+        if socket is None or socket.conn != ev.conn:
+            return
+        if socket.phase is Phase.SYN_RECV:
+            socket.phase, socket.sure, socket.before = Phase.OPEN, True, None
+        if self.queues is not None:
+            self.queues.alive(ev.chain, ev.time, bool(ev.length) or bool(ev.flags & FIN))
+        if socket.phase is Phase.FIN_WAIT2 and d32(ev.ack, socket.rcv_nxt) > 0:
+            socket.open_fd = True
+        if socket.phase in (Phase.OPEN, Phase.FIN_WAIT1, Phase.FIN_WAIT2):
+            self._follow(socket, ev)
+        if ev.flags & FIN and socket.phase is Phase.OPEN:
+            socket.fin_end = add32(ev.seq, ev.length + 1)
+            socket.phase = Phase.LAST_ACK if ev.seen & SEEN_FIN_ORIG else Phase.FIN_WAIT1
+
+    # ---- resets -------------------------------------------------------------------------------
+
+    def _reset(self, ev: Ev) -> None:
+        socket = self.sockets.get(ev.chain)
+        if socket is None or socket.is_gone(ev.time):
+            self.sockets.pop(ev.chain, None)
+            return
+        if self.queues is not None and socket.phase is Phase.SYN_RECV:
+            self.queues.gone(ev.chain, ev.time)
+        if self.judge.reset_kills(socket, ev):
+            if socket.before is not None and not socket.sure:
+                self.sockets[ev.chain] = socket.before
+            else:
+                self.sockets.pop(ev.chain, None)
+
+    # ---- the peer's memory ----------------------------------------------------------------------
+
+    def _remember(self, socket: Socket, ev: Ev, event: str, certain: bool) -> bool:
+        """A close offers its stamp; returns whether the bucket's life is shortened for it."""
+        memory = self.memory(ev.chain)
+        if memory is None or not socket.has_ts or socket.ts_recent_time == NO_TIME:
+            return False
+        seconds = self.vantage.seconds(socket.ts_recent_time)
+        stamps = tuple(Stamp(socket.ts_recent, s, ev.time, ev.frame, ev.file) for s in seconds)
+        stored = memory.write(stamps, self.vantage.seconds(ev.time)[0], certain)
+        self.writes.append(
+            Write(
+                ev.time, ev.frame, ev.file, ev.conn, ev.chain, socket.ts_recent, seconds[0], event, certain, stored
+            )
+        )
+        return True

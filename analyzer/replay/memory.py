@@ -1,0 +1,154 @@
+"""What a server may remember of a peer's timestamps: a set of feasible states, never a guess.
+
+Kernels up to 4.11 keep one ``(T, S)`` per peer: a TSval and the whole second it was received in
+(``tcp_remember_stamp``, ``tcp_tw_remember_stamp`` in net/ipv4/tcp_metrics.c).  A capture shows most
+writes, some only perhaps (a close that may have been a shutdown, a packet within a timer tick of a
+second's edge), and none from before its first packet.  A :class:`PeerMemory` holds every state that
+the packets allow, the likeliest first, plus at the start of a capture the hidden states of before.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from analyzer.kernel.profiles import Profile
+from analyzer.kernel.rules import peer_rejects, peer_write_replaces
+from analyzer.seqnum import add32, d32
+
+FRESH_SECONDS = 60
+"""Age in whole seconds at which a stamp stops rejecting (TCP_PAWS_MSL)."""
+
+MAX_STATES = 12
+
+
+class Stamp(NamedTuple):
+    """One feasible content of a peer's record; ``second`` 0 means empty."""
+
+    tsval: int
+    second: int
+    written: int = 0
+    frame: int = 0
+    file: int = 0
+
+
+EMPTY = Stamp(0, 0)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Outcome of the per-peer test over all feasible states.
+
+    Attributes:
+        rejects: What the likeliest state says.
+        certain: Whether every feasible state says the same.
+        stamp: The state behind ``rejects``, or None when no visible write stands behind it.
+        missing_lead_in: Whether only the time before the capture could make it different.
+    """
+
+    rejects: bool
+    certain: bool
+    stamp: Stamp | None
+    missing_lead_in: bool
+
+
+class PeerMemory:
+    """Feasible records of one peer key.
+
+    Args:
+        profile: Kernel profile, for the comparison rules.
+        start_second: First whole second of the capture: hidden states are no younger.
+        known_empty: True when something proves that nothing was remembered at the start.
+    """
+
+    __slots__ = ("bound", "diverged", "hidden", "profile", "start_second", "states")
+
+    def __init__(self, profile: Profile, start_second: int, known_empty: bool = False) -> None:
+        self.profile = profile
+        self.start_second = start_second
+        self.states: list[Stamp] = [EMPTY]
+        self.hidden = not known_empty
+        self.bound: int | None = None
+        self.diverged = False
+
+    def _settle(self, second: int) -> None:
+        """Hidden states grow stale one minute after the start; what they may have held back stays open."""
+        if self.hidden and second - self.start_second > FRESH_SECONDS:
+            self.hidden = False
+            if self.diverged and EMPTY not in self.states:
+                self.states.append(EMPTY)
+
+    def check(self, tsval: int | None, now: tuple[int, ...]) -> Check:
+        """Judge a SYN that arrives in one of the whole seconds *now*.
+
+        Args:
+            tsval: TSval as the server sees it, None without the option.
+            now: Feasible whole seconds of the server's clock, the likeliest first.
+        """
+        self._settle(now[0])
+        first = self.states[0]
+        likely = peer_rejects(self.profile, first.tsval, first.second, tsval, now[0])
+        certain = all(
+            peer_rejects(self.profile, s.tsval, s.second, tsval, second) == likely
+            for s in self.states
+            for second in now
+        )
+        stamp = first if first.second else None
+        hidden = self.hidden and now[-1] - self.start_second < FRESH_SECONDS and self._hidden_matters(tsval, likely)
+        return Check(likely, certain and not hidden, stamp, certain and hidden)
+
+    def _hidden_matters(self, tsval: int | None, likely: bool) -> bool:
+        """Whether some state from before the capture would decide otherwise."""
+        if likely:
+            return True
+        if tsval is None:
+            return self.profile.drop_without_ts
+        return self.bound is None or d32(self.bound, tsval) > 1
+
+    def write(self, stamps: tuple[Stamp, ...], now: int, certain: bool) -> int:
+        """A close offers a stamp; returns 1 if it certainly replaced, 0 if certainly not, 2 if unknown.
+
+        Args:
+            stamps: The stamp, in each variant that the whole-second clock allows.
+            now: Whole second of the write.
+            certain: False if the write may not have happened at all.
+        """
+        self._settle(now)
+        after: list[Stamp] = []
+        replaced = kept = False
+        for old in self.states:
+            for stamp in stamps:
+                if peer_write_replaces(self.profile, old.tsval, old.second, stamp.tsval, stamp.second, now):
+                    replaced, new = True, stamp
+                else:
+                    kept, new = True, old
+                if new not in after:
+                    after.append(new)
+        if not certain:
+            after.extend(s for s in self.states if s not in after)
+            kept = True
+        self.states = after[:MAX_STATES]
+        if not self.hidden:
+            return 2 if replaced and kept else int(replaced)
+        if certain and self.bound is not None and d32(self.bound, stamps[0].tsval) <= 0:
+            self.hidden = False
+            return int(replaced)
+        self.diverged = True
+        return 2
+
+    def learn_passed(self, tsval: int | None, arrived: int, now: tuple[int, ...]) -> bool:
+        """A SYN of the past went through the listener: drop the states that would have rejected it.
+
+        Returns:
+            False if no state is left, that is, if what was certain is contradicted.
+        """
+        left = [
+            s
+            for s in self.states
+            if s.written >= arrived
+            or not all(peer_rejects(self.profile, s.tsval, s.second, tsval, second) for second in now)
+        ]
+        if tsval is not None:
+            bound = add32(tsval, 1)
+            if self.bound is None or d32(bound, self.bound) < 0:
+                self.bound = bound
+        self.states = left or [EMPTY]
+        return bool(left)
