@@ -112,6 +112,8 @@ def inside_ip(data: Bytes, at: int) -> Step:
         return _NONE
     if data[at] >> 4 == 4:
         protocol, body = int(data[at + 9]), at + (int(data[at]) & 15) * 4
+        if protocol == 51 and len(data) >= body + 12:
+            protocol, body = int(data[body]), body + (int(data[body + 1]) + 2) * 4
     elif len(data) >= at + 40:
         protocol, body = _skip_extensions(data, at)
     else:
@@ -131,8 +133,9 @@ def inside_ip(data: Bytes, at: int) -> Step:
 
 def _skip_extensions(data: Bytes, at: int) -> tuple[int, int]:
     protocol, body = int(data[at + 6]), at + 40
-    while protocol in (0, 43, 44, 60, 135) and len(data) >= body + 8:
-        step = 8 if protocol == 44 else (int(data[body + 1]) + 1) * 8
+    while protocol in (0, 43, 44, 51, 60, 135) and len(data) >= body + 8:
+        size = int(data[body + 1])
+        step = 8 if protocol == 44 else (size + 2) * 4 if protocol == 51 else (size + 1) * 8
         protocol, body = int(data[body]), body + step
     return protocol, body
 
