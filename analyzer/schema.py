@@ -249,6 +249,7 @@ EVENT = _table(
     ("rtt_max", "u4", "us", "largest so far"),
     ("flags", "u2", "", "TCP flags; ICMP type << 8 | code"),
     ("opts", "u2", "", "OPT_* bits"),
+    ("ipid", "u2", "", "IPv4 identification"),
     ("seen", "u2", "", "CONNECTION.seen after this packet"),
     ("kind", "u1", "", "KIND_*"),
     ("resp", "u1", "", "1 if the responder sent it"),

@@ -150,7 +150,7 @@ def _event(p, c, s, responder, events, state):  # type: ignore[no-untyped-def]
     e.ts_recent = s.ts_recent if s.ts_recent_time != NO_TIME else 0
     e.rcv_wup, e.rcv_wnd = s.rcv_wup, s.rcv_wnd
     e.rtt_min, e.rtt_max = c.rtt_min, c.rtt_max
-    e.flags, e.opts, e.seen, e.kind = p.flags, p.opts, c.seen, p.kind
+    e.flags, e.opts, e.ipid, e.seen, e.kind = p.flags, p.opts, p.ipid, c.seen, p.kind
     e.resp = 1 if responder else 0
 
 

@@ -36,7 +36,7 @@ class Profile:
     syn_queue: str = _flag("SYN queue full", default="length >= backlog")  # type: ignore[assignment]
     ack_ratelimit: bool = _flag("one out-of-window ACK per 500 ms", default=True)  # type: ignore[assignment]
     request_ratelimit: bool = _flag("the same limit for ACKs of a half-open request", default=True)  # type: ignore[assignment]
-    tw_timer: str = _flag("TIME-WAIT timers", default="exact")  # type: ignore[assignment]
+    tw_timer: str = _flag("TIME-WAIT timers (slots fire early, the wheel late)", default="wheel")  # type: ignore[assignment]
     live_syn: str = _flag("a SYN on a live connection gets", default="challenge")  # type: ignore[assignment]
     initial_rto_s: int = _flag("initial SYN-ACK timeout, s", default=1)  # type: ignore[assignment]
     clock: str = _flag("clock of the second stamps", default="wall")  # type: ignore[assignment]
@@ -95,7 +95,7 @@ _V41 = replace(_V40, name="4.1", covers="4.1 - 4.3", first=(4, 1), last=(4, 3), 
 _V44 = replace(_V41, name="4.4", covers="4.4 - 4.6", first=(4, 4), last=(4, 6), syn_queue="length >= backlog")
 _V47 = replace(
     _V44, name="4.9.0", covers="4.7 - 4.9 early", first=(4, 7), last=(4, 9, 199), cookie_counted=False,
-    request_ratelimit=True,
+    request_ratelimit=True, tw_timer="wheel",
 )  # fmt: skip
 _V49 = replace(
     _V47, name="4.9.337", covers="4.9 late (measured on 4.9.337)", first=(4, 9, 200), last=(4, 9), accept_queue="always"

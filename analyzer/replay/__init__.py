@@ -1,0 +1,1 @@
+"""Events × kernel model → a three-valued verdict for each SYN."""

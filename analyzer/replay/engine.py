@@ -50,6 +50,7 @@ class Ev(NamedTuple):
     rtt_max: int
     flags: int
     opts: int
+    ipid: int
     seen: int
     kind: int
     resp: int
@@ -114,6 +115,8 @@ class Engine:
         self.queues = queues
         self.sockets: dict[int, Socket] = {}
         self.memories: dict[object, PeerMemory] = {}
+        self._last_syn: dict[int, tuple[int, int, int | None, bool]] = {}
+        self._certain_refusals: set[int] = set()
         self.writes: list[Write] = []
         self.contradictions: list[tuple[int, str]] = []
         self.judge = Judge(hypothesis, queues)
@@ -153,12 +156,26 @@ class Engine:
 
     def _syn(self, ev: Ev) -> Ruling:
         socket = self.sockets.get(ev.chain)
-        ruling = self.judge.syn(ev, socket, self.memory(ev.chain))
+        memory = self.memory(ev.chain)
+        repeat = self._is_repeat(ev)
+        if memory is not None:
+            memory.learn_pending(ev.time)
+        if repeat and socket is not None:
+            self._doubt_unanswered(socket, ev)
+        ruling = self.judge.syn(ev, socket, memory)
+        tsval = ev.tsval if ev.opts & OPT_TS and self.settings.timestamps else None
+        self._last_syn[ev.chain] = (ev.conn, ev.time, tsval, ruling.by_listener)
+        if memory is not None and ruling.by_listener:
+            memory.pending.append((ev.time, ev.conn, tsval))
         if socket is not None and ruling.rearm and socket.phase is Phase.TIME_WAIT:
             socket.arm(ev.time, bucket_life_ns(self.profile, self.settings, False, 0))
         if ruling.destroys:
             self.sockets.pop(ev.chain, None)
             socket = None
+        if ruling.certain and ruling.verdict in ("drop", "rst"):
+            self._certain_refusals.add(ev.chain)
+        else:
+            self._certain_refusals.discard(ev.chain)
         if ruling.verdict == "accept" and not ruling.repeats:
             request = Socket(Phase.SYN_RECV, ev.conn, ev.time)
             request.isn = ev.seq
@@ -172,6 +189,23 @@ class Engine:
         if self.queues is not None:
             self.queues.syn(ev.chain, ev.time, ruling)
         return ruling
+
+    def _is_repeat(self, ev: Ev) -> bool:
+        """Whether this client sends its SYN again: it had no answer that it could use."""
+        last = self._last_syn.get(ev.chain)
+        return last is not None and last[0] == ev.conn
+
+    def _doubt_unanswered(self, socket: Socket, ev: Ev) -> None:
+        """A bucket would have answered the SYN before: silence means that the socket is still a full one."""
+        if socket.phase is Phase.FIN_WAIT2 and socket.asked != NO_TIME and self.profile.live_syn == "silent":
+            socket.open_fd = True
+            self._revoke(socket, ev)
+
+    def _revoke(self, socket: Socket, ev: Ev) -> None:
+        """The descriptor proved open: the write at the ACK of the FIN did not happen."""
+        memory = self.memory(ev.chain)
+        if memory is not None:
+            memory.revoke(socket.armed)
 
     # ---- the originator's other packets ------------------------------------------------------
 
@@ -218,7 +252,9 @@ class Engine:
             return None  # a bare ACK to a SYN speaks for the older connection
         if not ev.resp and self.judge.answers_challenge(socket, ev):
             return None
-        self.contradictions.append((ev.conn, "taken"))
+        if ev.chain in self._certain_refusals:
+            self.contradictions.append((ev.conn, "taken"))
+        self._learn_taken(ev)
         fresh = Socket(Phase.OPEN, ev.conn, ev.time)
         self._follow(fresh, ev)
         self.sockets[ev.chain] = fresh
@@ -227,17 +263,23 @@ class Engine:
     def _third_ack(self, socket: Socket, ev: Ev) -> None:
         if d32(ev.seq, socket.rcv_nxt) < 0:
             return
-        if socket.by_listener:
-            memory = self.memory(ev.chain)
-            if memory is not None:
-                tsval = socket.ts_recent if socket.has_ts else None
-                if not memory.learn_passed(tsval, socket.born, self.vantage.seconds(socket.born)):
-                    self.contradictions.append((ev.conn, "memory"))
+        self._learn_taken(ev)
         if self.queues is not None:
             self.queues.third_ack(ev.chain, ev.time)
         socket.phase = Phase.OPEN
         socket.sure = True
         socket.before = None
+
+    def _learn_taken(self, ev: Ev) -> None:
+        """The handshake is completed, so the SYN passed the per-peer test, if it came through the listener."""
+        last = self._last_syn.pop(ev.chain, None)
+        memory = self.memory(ev.chain)
+        if last is None or memory is None or last[0] != ev.conn:
+            return
+        memory.pending = [entry for entry in memory.pending if entry[1] != ev.conn]
+        _, arrived, tsval, by_listener = last
+        if by_listener and not memory.learn_passed(tsval, arrived, self.vantage.seconds(arrived)):
+            self.contradictions.append((ev.conn, "memory"))
 
     def _follow(self, socket: Socket, ev: Ev) -> None:
         """Keep what the server keeps of an open connection."""
@@ -249,9 +291,17 @@ class Engine:
         elif ev.flags & ACK:
             socket.rcv_nxt = ev.ack if socket.rcv_nxt == 0 or d32(ev.ack, socket.rcv_nxt) > 0 else socket.rcv_nxt
         if ev.ts_recent_time != NO_TIME:
-            socket.ts_recent, socket.ts_recent_time = ev.ts_recent, ev.ts_recent_time
+            self._stamp(socket, ev, ev.ts_recent, ev.ts_recent_time)
         socket.rcv_wnd = ev.rcv_wnd
         socket.rtt_lo, socket.rtt_hi = ev.rtt_min * US, ev.rtt_max * US
+
+    def _stamp(self, socket: Socket, ev: Ev, tsval: int, time: int) -> None:
+        """Store a TSval; the frame is known when *ev* itself brought it."""
+        if time == ev.time:
+            socket.ts_frame, socket.ts_file = ev.frame, ev.file
+        elif time != socket.ts_recent_time:
+            socket.ts_frame, socket.ts_file = 0, ev.file
+        socket.ts_recent, socket.ts_recent_time = tsval, time
 
     def _acks_fin(self, socket: Socket, ev: Ev) -> bool:
         return d32(ev.ack, socket.fin_end) >= 0
@@ -276,12 +326,12 @@ class Engine:
         if ev.flags & FIN and in_order:
             self._time_wait(socket, ev, "E5")
         elif ev.length and ev.opts & OPT_TS:
-            socket.ts_recent, socket.ts_recent_time = ev.ts_recent, ev.ts_recent_time
+            self._stamp(socket, ev, ev.ts_recent, ev.ts_recent_time)
 
     def _time_wait(self, socket: Socket, ev: Ev, event: str) -> None:
         socket.phase = Phase.TIME_WAIT
         if event == "E5" and ev.opts & OPT_TS:
-            socket.ts_recent, socket.ts_recent_time = ev.tsval, ev.time
+            self._stamp(socket, ev, ev.tsval, ev.time)
         recycled = self._remember(socket, ev, event, certain=True)
         low, high = rto_bounds_ns(socket.rtt_lo, socket.rtt_hi)
         life_low = bucket_life_ns(self.profile, self.settings, recycled, low)[0]
@@ -293,7 +343,7 @@ class Engine:
         socket.arm(ev.time, bucket_life_ns(self.profile, self.settings, False, 0))
         older = ev.opts & OPT_TS and socket.has_ts and d32(socket.ts_recent, ev.tsval) > 0
         if not older and ev.opts & OPT_TS and not ev.length and not ev.flags & FIN and ev.seq == socket.rcv_nxt:
-            socket.ts_recent, socket.ts_recent_time = ev.tsval, ev.time
+            self._stamp(socket, ev, ev.tsval, ev.time)
 
     # ---- the responder's packets -----------------------------------------------------------
 
@@ -303,6 +353,7 @@ class Engine:
             if socket is not None and socket.conn <= ev.conn and socket.phase is not Phase.TIME_WAIT:
                 self.sockets.pop(ev.chain, None)
             return
+        self._full_socket_answers(ev)
         socket = self._current(ev)
         if socket is None or socket.conn != ev.conn:
             return
@@ -317,6 +368,19 @@ class Engine:
         if ev.flags & FIN and socket.phase is Phase.OPEN:
             socket.fin_end = add32(ev.seq, ev.length + 1)
             socket.phase = Phase.LAST_ACK if ev.seen & SEEN_FIN_ORIG else Phase.FIN_WAIT1
+
+    def _full_socket_answers(self, ev: Ev) -> None:
+        """An ACK to a SYN shows what sent it: a bucket's has IP id 0, a full socket counts its own up.
+
+        net/ipv4/ip_output.c ``ip_send_unicast_reply`` against ``ip_queue_xmit`` (with DF set, up to 4.11).
+        """
+        socket = self.sockets.get(ev.chain)
+        if socket is None or socket.phase is not Phase.FIN_WAIT2 or socket.conn >= ev.conn or ev.length:
+            return
+        socket.asked = NO_TIME
+        if ev.ipid and self.profile.tw_recycle and not socket.open_fd:
+            socket.open_fd = True
+            self._revoke(socket, ev)
 
     # ---- resets -------------------------------------------------------------------------------
 

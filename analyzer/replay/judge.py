@@ -6,11 +6,13 @@ all branches agree.  Order of the tests: kernel-model steps K1-K2, then per stat
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from analyzer.kernel import rules
 from analyzer.kernel.rules import Bucket, Outcome
+from analyzer.replay.memory import SILENCE
 from analyzer.replay.sockets import LIVE, Phase, Socket
 from analyzer.schema import OPT_CLIPPED, OPT_TS
 from analyzer.seqnum import add32, d32
@@ -64,6 +66,8 @@ class Judge:
     def syn(self, ev: Ev, socket: Socket | None, memory: PeerMemory | None) -> Ruling:
         """Judge the SYN *ev* that finds *socket* on its four numbers."""
         branches = self._branches(socket, ev.time)
+        if socket is not None and not socket.sure and len(branches) > 1 and ev.time - socket.born > SILENCE:
+            branches = [*branches[1:], socket]  # a handshake not completed by now was hardly begun
         rulings = [self._branch(ev, branch, memory) for branch in branches]
         first = rulings[0]
         if len(rulings) > 1:
@@ -98,6 +102,10 @@ class Judge:
             return [None]
         if socket.may_be_gone(now):
             half = socket.armed + (socket.life_lo + socket.life_hi) // 2
+            if socket.phase is Phase.FIN_WAIT2:
+                full = copy(socket)
+                full.open_fd = True
+                return [socket, full, None] if now < half else [None, full]
             return [socket, None] if now < half else [None, socket]
         if socket.phase is Phase.SYN_RECV and now - socket.born > REQUEST_LIFE:
             return [None]
@@ -113,8 +121,20 @@ class Judge:
         if socket.phase is Phase.SYN_RECV:
             return self._syn_recv(ev, socket)
         if socket.phase is Phase.FIN_WAIT2 and not socket.open_fd:
-            return self._fin_wait2(ev, socket)
+            return self._half_closed(ev, socket)
         return self._live(ev, socket)
+
+    def _half_closed(self, ev: Ev, socket: Socket) -> Ruling:
+        """FIN_WAIT2: a small bucket if the application closed, a full socket if it only shut down."""
+        last = socket.last_ack
+        bucket = self._fin_wait2(ev, socket)
+        answered, socket.last_ack = socket.last_ack, last
+        full = self._live(ev, socket)
+        socket.last_ack = answered
+        if full.verdict != bucket.verdict:
+            bucket.certain, bucket.reason = False, self._doubt(socket)
+        socket.asked = ev.time
+        return bucket
 
     def _tsval(self, ev: Ev) -> int | None:
         """The SYN's TSval as the server sees it."""
@@ -148,7 +168,6 @@ class Judge:
         outcome = rules.fin_wait2(self.profile, self._bucket(socket), ev.seq, self._tsval(ev), now)
         ruling = Ruling(outcome.verdict, True, outcome.rule, compared_bucket=socket, destroys=outcome.destroys)
         if outcome.verdict == "rst":
-            ruling.certain, ruling.reason = False, self._doubt(socket)
             return ruling
         return self._limited(ev, socket, ruling, "time_wait_rate_limited")
 

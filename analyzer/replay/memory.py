@@ -13,11 +13,15 @@ from typing import NamedTuple
 from analyzer.kernel.profiles import Profile
 from analyzer.kernel.rules import peer_rejects, peer_write_replaces
 from analyzer.seqnum import add32, d32
+from analyzer.units import MS, NS
 
 FRESH_SECONDS = 60
 """Age in whole seconds at which a stamp stops rejecting (TCP_PAWS_MSL)."""
 
 MAX_STATES = 12
+
+SILENCE = 400 * MS
+"""A SYN whose handshake is not completed within this time was hardly taken."""
 
 
 class Stamp(NamedTuple):
@@ -59,7 +63,7 @@ class PeerMemory:
         known_empty: True when something proves that nothing was remembered at the start.
     """
 
-    __slots__ = ("bound", "diverged", "hidden", "profile", "start_second", "states")
+    __slots__ = ("bound", "diverged", "hidden", "pending", "profile", "start_second", "states")
 
     def __init__(self, profile: Profile, start_second: int, known_empty: bool = False) -> None:
         self.profile = profile
@@ -68,6 +72,7 @@ class PeerMemory:
         self.hidden = not known_empty
         self.bound: int | None = None
         self.diverged = False
+        self.pending: list[tuple[int, int, int | None]] = []
 
     def _settle(self, second: int) -> None:
         """Hidden states grow stale one minute after the start; what they may have held back stays open."""
@@ -152,3 +157,20 @@ class PeerMemory:
                 self.bound = bound
         self.states = left or [EMPTY]
         return bool(left)
+
+    def learn_pending(self, now: int) -> None:
+        """SYNs that no third ACK followed make the states that rejected them the likelier ones."""
+        while self.pending and self.pending[0][0] < now - SILENCE:
+            arrived, _, tsval = self.pending.pop(0)
+            if len(self.states) < 2 or any(s.written >= arrived for s in self.states):
+                continue
+            second = arrived // NS
+            self.states.sort(key=lambda s, t=tsval, n=second: not self._rejects(s, t, n))  # type: ignore[misc]
+
+    def _rejects(self, stamp: Stamp, tsval: int | None, second: int) -> bool:
+        return peer_rejects(self.profile, stamp.tsval, stamp.second, tsval, second)
+
+    def revoke(self, written: int) -> None:
+        """The possible write at time *written* did not happen."""
+        left = [s for s in self.states if s.written != written]
+        self.states = left or self.states

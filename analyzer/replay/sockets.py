@@ -38,16 +38,19 @@ class Socket:
         isn: The originator's initial sequence number (SYN_RECV).
         has_ts: Whether the connection uses timestamps.
         ts_recent, ts_recent_time: As the server stores them.
+        ts_frame, ts_file: The frame that brought it.
         rcv_nxt, rcv_wnd: Next expected sequence number and window, as last acknowledged.
         born: Time of the SYN (SYN_RECV) or of the last move.
         armed, life_lo, life_hi: When the bucket's timer was set and the bounds of its life, ns.
         last_ack: Time of the last rate-limited ACK sent from here, NO_TIME if none.
+        asked: Time of a SYN that should have been answered from here and was not yet, NO_TIME if none.
         open_fd: True if data acknowledged after the FIN proves that the descriptor is open.
         rtt_lo, rtt_hi: Round-trip bounds of the connection, ns; hi is 0 when never measured.
     """
 
     __slots__ = (
         "armed",
+        "asked",
         "by_listener",
         "before",
         "born",
@@ -65,6 +68,8 @@ class Socket:
         "rtt_hi",
         "rtt_lo",
         "sure",
+        "ts_file",
+        "ts_frame",
         "ts_recent",
         "ts_recent_time",
     )
@@ -77,12 +82,14 @@ class Socket:
         self.before: Socket | None = None
         self.isn = self.rcv_nxt = self.rcv_wnd = self.ts_recent = self.fin_end = 0
         self.has_ts = False
+        self.ts_frame = self.ts_file = 0
         self.ts_recent_time = NO_TIME
         self.armed = born
         self.life_lo = self.life_hi = 0
         self.last_ack = NO_TIME
         self.open_fd = False
         self.by_listener = False
+        self.asked = NO_TIME
         self.rtt_lo = self.rtt_hi = 0
 
     def arm(self, now: int, life: tuple[int, int]) -> None:
@@ -92,8 +99,13 @@ class Socket:
 
     def may_be_gone(self, now: int) -> bool:
         """Whether a bucket's timer may have fired by *now*."""
-        return self.phase in (Phase.TIME_WAIT, Phase.FIN_WAIT2) and now >= self.armed + self.life_lo
+        return self.is_bucket and now >= self.armed + self.life_lo
+
+    @property
+    def is_bucket(self) -> bool:
+        """Whether a timer may end it: TIME_WAIT, and FIN_WAIT2 unless its descriptor is known to be open."""
+        return self.phase is Phase.TIME_WAIT or (self.phase is Phase.FIN_WAIT2 and not self.open_fd)
 
     def is_gone(self, now: int) -> bool:
-        """Whether a bucket's timer has certainly fired by *now*."""
-        return self.phase in (Phase.TIME_WAIT, Phase.FIN_WAIT2) and now > self.armed + self.life_hi
+        """Whether a bucket's timer has certainly fired by *now*; a FIN_WAIT2 may be a full socket, which has none."""
+        return self.phase is Phase.TIME_WAIT and now > self.armed + self.life_hi

@@ -1,0 +1,156 @@
+"""Events × kernel model → one verdict per SYN: the driver around the engine."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from analyzer.connections import Tracked
+from analyzer.kernel.profiles import Profile
+from analyzer.kernel.rules import RULE_NAMES, WRITE_EVENTS, peer_key
+from analyzer.kernel.settings import Settings
+from analyzer.replay.engine import Engine, Ev, Hypothesis, Write
+from analyzer.replay.judge import Ruling
+from analyzer.replay.queues import Queues
+from analyzer.replay.vantage import SERVER, Vantage
+from analyzer.schema import PEER_STATE, VERDICT, VERDICTS
+from analyzer.seqnum import d32
+from analyzer.spool import Spool
+from analyzer.units import NO_TIME
+
+Records = np.ndarray[Any, np.dtype[np.void]]
+
+_RULE = {name: i for i, name in enumerate(RULE_NAMES)}
+_VERDICT = {name: i for i, name in enumerate(VERDICTS)}
+_EVENT = {name: i for i, name in enumerate(WRITE_EVENTS)}
+_COLUMNS = list(Ev._fields)
+
+
+@dataclass
+class Replayed:
+    """What one hypothesis says of every SYN of a capture.
+
+    Attributes:
+        hypothesis: Kernel, settings and vantage it was replayed under.
+        verdicts: Spool of VERDICT, row for row beside the capture's SYN rows.
+        peer_states: PEER_STATE records, every write of a remembered timestamp.
+        reasons: Texts that ``VERDICT.reason`` indexes; 0 is empty.
+        contradictions: (connection id, kind) where packets refute a certain prediction.
+    """
+
+    hypothesis: Hypothesis
+    verdicts: Spool = field(default_factory=lambda: Spool(VERDICT))
+    peer_states: Records = field(default_factory=lambda: np.zeros(0, PEER_STATE.dtype))
+    reasons: list[str] = field(default_factory=lambda: [""])
+    contradictions: list[tuple[int, str]] = field(default_factory=list)
+
+
+class _Chains:
+    """Who speaks on each chain, learned from the SYN rows as they pass."""
+
+    def __init__(self, tracked: Tracked, profile: Profile, one_server: bool) -> None:
+        count = len(tracked.chain_syns)
+        self.orig = np.full(count, -1, np.int32)
+        self.resp = np.full(count, -1, np.int32)
+        self.port = np.zeros(count, np.uint16)
+        self._v6 = tracked.hosts["v6"]
+        self._profile, self._one_server = profile, one_server
+        for rows in tracked.syns.chunks():
+            self.orig[rows["chain"]] = rows["orig"]
+            self.resp[rows["chain"]] = rows["resp"]
+            self.port[rows["chain"]] = rows["resp_p"]
+
+    def peer(self, chain: int) -> object:
+        """Key of the peer record of a chain's originator; None where the kernel keeps none."""
+        orig, resp = int(self.orig[chain]), int(self.resp[chain])
+        if orig < 0:
+            return None
+        key = peer_key(self._profile, resp, orig, v6=bool(self._v6[orig]))
+        return key if self._one_server or key is None or self._profile.key == "local_remote" else (resp, key)
+
+
+def events_of(tracked: Tracked) -> Iterator[Ev]:
+    """The capture's events as tuples, in order of arrival."""
+    for chunk in tracked.events.chunks():
+        yield from map(Ev._make, chunk[_COLUMNS].tolist())
+
+
+class _Verdicts:
+    """Collects rulings into VERDICT chunks."""
+
+    def __init__(self, replayed: Replayed) -> None:
+        self._out = replayed
+        self._rows: list[tuple[int, ...]] = []
+        self._reasons: dict[str, int] = {"": 0}
+
+    def add(self, ev: Ev, ruling: Ruling) -> None:
+        reason = self._reasons.get(ruling.reason)
+        if reason is None:
+            reason = len(self._reasons)
+            self._reasons[ruling.reason] = reason
+            self._out.reasons.append(ruling.reason)
+        certainty = 2 if ruling.certain else 1
+        compared, tsval, frame, file, time = 0, 0, 0, 0, NO_TIME
+        if ruling.stamp is not None:
+            stamp = ruling.stamp
+            compared, tsval, frame, file, time = 1, stamp.tsval, stamp.frame, stamp.file, stamp.written
+        elif ruling.compared_bucket is not None and ruling.compared_bucket.has_ts:
+            bucket = ruling.compared_bucket
+            compared, tsval, time = 1, bucket.ts_recent, bucket.ts_recent_time
+            frame, file = bucket.ts_frame, bucket.ts_file
+        delta = d32(ev.tsval, tsval) if compared else 0
+        age = ev.time - time if compared and time != NO_TIME else 0
+        self._rows.append(
+            (
+                _VERDICT[ruling.verdict], certainty, _RULE[ruling.rule], compared, reason, tsval, frame, file, time,
+                delta, age,
+            )
+        )  # fmt: skip
+        if len(self._rows) >= 65536:
+            self.flush()
+
+    def flush(self) -> None:
+        self._out.verdicts.append(np.array(self._rows, VERDICT.dtype))
+        self._rows.clear()
+
+
+def replay(tracked: Tracked, profile: Profile, settings: Settings, vantage: Vantage = SERVER, known_empty: bool = False) -> Replayed:
+    """Replay one capture under one kernel.
+
+    Args:
+        tracked: The capture's tables.
+        profile: Kernel profile.
+        settings: Given settings; the rest is the profile's default.
+        vantage: Where the capture was taken.
+        known_empty: Whether something proves that no state from before the capture exists.
+
+    Returns:
+        A verdict for each SYN row, in its order.
+    """
+    filled = settings.with_defaults(profile)
+    hypothesis = Hypothesis(profile, filled, vantage, max(tracked.first_time, 0), known_empty)
+    replayed = Replayed(hypothesis)
+    chains = _Chains(tracked, profile, vantage.at_server)
+    engine = Engine(hypothesis, chains.peer, Queues(profile, filled))
+    verdicts = _Verdicts(replayed)
+    for ev in events_of(tracked):
+        ruling = engine.feed(ev)
+        if ruling is not None:
+            verdicts.add(ev, ruling)
+    verdicts.flush()
+    replayed.contradictions = engine.contradictions
+    replayed.peer_states = _peer_states(engine.writes, chains)
+    return replayed
+
+
+def _peer_states(writes: list[Write], chains: _Chains) -> Records:
+    out = np.zeros(len(writes), PEER_STATE.dtype)
+    for i, w in enumerate(writes):
+        out[i] = (
+            w.time, w.frame, w.file, w.conn, chains.resp[w.chain], chains.orig[w.chain], w.tsval, w.second,
+            _EVENT[w.event], w.certain, w.stored,
+        )  # fmt: skip
+    return out
+
+
