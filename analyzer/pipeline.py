@@ -1,1 +1,144 @@
 """The program on one page: each stage is a function from tables to tables."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from analyzer.capture import open_capture
+from analyzer.connections import Tracked, track
+from analyzer.diagnosis.diagnose import diagnose
+from analyzer.diagnosis.model import Analysis, KernelChoice, QualityNote, Vantage
+from analyzer.errors import InputError, UsageError
+from analyzer.kernel.profiles import find_profile
+from analyzer.kernel.settings import SYSCTLS, Settings, parse_sysctls
+from analyzer.replay.choice import agree, plausible, rank
+from analyzer.replay.legs import side_of, virtual_hosts
+from analyzer.replay.run import Replayed, Scope, replay
+from analyzer.replay.vantage import LOAD_BALANCER, SERVER
+from analyzer.version import VERSION
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class AnalyzeOptions:
+    """The question, as the command line puts it.
+
+    Attributes:
+        captures: Inputs whose vantage is to be found out.
+        servers, lbs: Inputs taken on a server, at the load balancer.
+        kernel: Profile name, version, ``uname`` output, or ``auto``.
+        sysctls: Settings by kernel name.
+        sysctl_file: Output of ``sysctl -a``.
+        backlog: The listener's backlog (Send-Q of ``ss -ltn``).
+    """
+
+    captures: Sequence[str] = ()
+    servers: Sequence[str] = ()
+    lbs: Sequence[str] = ()
+    kernel: str = "auto"
+    sysctls: dict[str, int] = field(default_factory=dict)
+    sysctl_file: str | None = None
+    backlog: int | None = None
+
+
+def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analysis:
+    """Captures in, a verdict and a cause for every SYN out.
+
+    Args:
+        options: What to read and what is known of the server.
+        progress: Called with (bytes read, bytes in all).
+
+    Raises:
+        InputError: Nothing readable.
+        UsageError: A setting or profile that does not exist, or no input at all.
+    """
+    settings, kernel = _known(options)
+    captures = _read(options, progress)
+    sides = [(side or side_of(tracked), tracked) for side, tracked in captures]
+    order = {"server": 0, "lb": 1, "client": 2}
+    vantages = [
+        _judge(tracked, side, settings, kernel) for side, tracked in sorted(sides, key=lambda pair: order[pair[0]])
+    ]
+    main, choice = vantages[0]
+    diagnosis = diagnose(main, choice)
+    if main.side == "lb":
+        text = "Seen at the load balancer only: what the server received may be less, and later. Capture on the server too."
+        diagnosis.quality.insert(0, QualityNote("vantage", text))
+    problems = [problem for vantage, _ in vantages for problem in vantage.tracked.problems]
+    return Analysis([vantage for vantage, _ in vantages], diagnosis, problems, VERSION)
+
+
+def _known(options: AnalyzeOptions) -> tuple[Settings, str]:
+    """Settings and kernel as given by options and files."""
+    values: dict[str, int] = {}
+    kernel = options.kernel
+    if options.sysctl_file is not None:
+        try:
+            text = Path(options.sysctl_file).read_text(errors="replace")
+        except OSError as error:
+            raise InputError(f"{options.sysctl_file}: cannot be read: {error.strerror}") from None
+        values, named = parse_sysctls(text)
+        if kernel == "auto" and named is not None:
+            kernel = named
+    try:
+        settings = Settings(backlog=options.backlog).override({**values, **options.sysctls})
+        if kernel != "auto":
+            find_profile(kernel)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return settings, kernel
+
+
+def _read(options: AnalyzeOptions, progress: Progress | None) -> list[tuple[str, Tracked]]:
+    """Each vantage's packets, tracked; the side is empty where it is to be found out."""
+    groups: list[tuple[str, str, Sequence[str]]] = []
+    if options.lbs:
+        groups.append(("lb", "lb", options.lbs))
+    many = len(options.servers) > 1
+    groups += [("server", f"server{i + 1}" if many else "server", [path]) for i, path in enumerate(options.servers)]
+    if options.captures:
+        groups.append(("", "server" if not options.servers else "capture", options.captures))
+    if not groups:
+        raise UsageError("no capture given; see synquest analyze --help")
+    read = []
+    for side, name, paths in groups:
+        tracked = track(open_capture(paths, name, progress=progress))
+        if not side and side_of(tracked) != "server":
+            tracked.name = side_of(tracked)
+        if not tracked.tcp_packets:
+            problem = f" ({tracked.problems[0]})" if tracked.problems else ""
+            raise InputError(f"{', '.join(paths)}: no readable TCP packet{problem}")
+        read.append((side, tracked))
+    return read
+
+
+def _judge(tracked: Tracked, side: str, settings: Settings, kernel: str) -> tuple[Vantage, KernelChoice]:
+    """Replay one capture under the given kernel, or under the one that fits best."""
+    front = frozenset(virtual_hosts(tracked)) if side != "server" else frozenset[int]()
+    scope = Scope(SERVER if side == "server" else LOAD_BALANCER, front_hosts=front)
+    if kernel != "auto":
+        profile = find_profile(kernel)
+        replayed = replay(tracked, profile, settings, scope)
+        choice = KernelChoice(profile.name, profile.covers, f"given as {kernel!r}")
+    else:
+        replayed, choice = _chosen(tracked, settings, scope)
+    in_force = replayed.hypothesis.settings
+    choice = replace(
+        choice, settings={name: v for name, field_ in SYSCTLS.items() if (v := getattr(in_force, field_)) is not None}
+    )
+    return Vantage(tracked.name, side, tracked, replayed), choice
+
+
+def _chosen(tracked: Tracked, settings: Settings, scope: Scope) -> tuple[Replayed, KernelChoice]:
+    """Score the candidates on the capture; verdicts are certain where the plausible ones agree."""
+    scores = rank(tracked, settings, scope)
+    fits = plausible(scores)
+    runs = [replay(tracked, s.profile, replace(settings, tw_recycle=s.tw_recycle), scope) for s in fits]
+    best = fits[0]
+    alike = ", ".join(s.name for s in fits[1:])
+    why = "chosen by the packets" if not alike else f"the packets do not tell it from {alike}"
+    ranked = tuple((s.name, s.agreed, s.missed) for s in scores)
+    return agree(runs[0], runs[1:]), KernelChoice(best.name, best.profile.covers, why, ranked)
+
+

@@ -14,7 +14,7 @@ from analyzer.replay.engine import Engine, Ev, Hypothesis, Write
 from analyzer.replay.judge import Ruling
 from analyzer.replay.queues import Queues
 from analyzer.replay.vantage import SERVER, Vantage
-from analyzer.schema import PEER_STATE, VERDICT, VERDICTS
+from analyzer.schema import ACK, PEER_STATE, SYN, VERDICT, VERDICTS
 from analyzer.seqnum import d32
 from analyzer.spool import Spool
 from analyzer.units import NO_TIME
@@ -90,7 +90,7 @@ class _Verdicts:
             reason = len(self._reasons)
             self._reasons[ruling.reason] = reason
             self._out.reasons.append(ruling.reason)
-        certainty = 2 if ruling.certain else 1
+        certainty = 2 if ruling.certain else 1 if ruling.verdict != "unknown" else 0
         compared, tsval, frame, file, time = 0, 0, 0, 0, NO_TIME
         if ruling.stamp is not None:
             stamp = ruling.stamp
@@ -115,26 +115,49 @@ class _Verdicts:
         self._rows.clear()
 
 
-def replay(tracked: Tracked, profile: Profile, settings: Settings, vantage: Vantage = SERVER, known_empty: bool = False) -> Replayed:
+@dataclass(frozen=True)
+class Scope:
+    """What of a capture is replayed, and from where it was seen.
+
+    Attributes:
+        vantage: Where the capture was taken.
+        known_empty: Whether something proves that no state from before the capture exists.
+        front_hosts: Host ids that a load balancer answers for: no server of ours judges their SYNs.
+        limit: Events to read at the most, 0 for all; for scoring candidates.
+    """
+
+    vantage: Vantage = SERVER
+    known_empty: bool = False
+    front_hosts: frozenset[int] = frozenset()
+    limit: int = 0
+
+
+def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope = Scope()) -> Replayed:
     """Replay one capture under one kernel.
 
     Args:
         tracked: The capture's tables.
         profile: Kernel profile.
         settings: Given settings; the rest is the profile's default.
-        vantage: Where the capture was taken.
-        known_empty: Whether something proves that no state from before the capture exists.
+        scope: Vantage, and what to leave out.
 
     Returns:
         A verdict for each SYN row, in its order.
     """
     filled = settings.with_defaults(profile)
-    hypothesis = Hypothesis(profile, filled, vantage, max(tracked.first_time, 0), known_empty)
+    hypothesis = Hypothesis(profile, filled, scope.vantage, max(tracked.first_time, 0), scope.known_empty)
     replayed = Replayed(hypothesis)
-    chains = _Chains(tracked, profile, vantage.at_server)
+    chains = _Chains(tracked, profile, scope.vantage.at_server)
     engine = Engine(hypothesis, chains.peer, Queues(profile, filled))
     verdicts = _Verdicts(replayed)
-    for ev in events_of(tracked):
+    front = np.isin(chains.resp, list(scope.front_hosts)) if scope.front_hosts else None
+    for count, ev in enumerate(events_of(tracked)):
+        if scope.limit and count >= scope.limit:
+            break
+        if front is not None and front[ev.chain]:
+            if ev.flags & (SYN | ACK) == SYN and not ev.resp and ev.kind == 0:
+                verdicts.add(ev, UNJUDGED)
+            continue
         ruling = engine.feed(ev)
         if ruling is not None:
             verdicts.add(ev, ruling)
@@ -142,6 +165,9 @@ def replay(tracked: Tracked, profile: Profile, settings: Settings, vantage: Vant
     replayed.contradictions = engine.contradictions
     replayed.peer_states = _peer_states(engine.writes, chains)
     return replayed
+
+
+UNJUDGED = Ruling("unknown", False, "", "seen on the client's side of the load balancer: no server has judged this packet")
 
 
 def _peer_states(writes: list[Write], chains: _Chains) -> Records:

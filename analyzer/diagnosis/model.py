@@ -1,0 +1,159 @@
+"""What the diagnosis says, as plain data: causes, findings, limits, and the bundle that reports read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from analyzer.schema import CAUSE
+from analyzer.spool import Spool
+
+if TYPE_CHECKING:
+    from analyzer.connections import Tracked
+    from analyzer.errors import Problem
+    from analyzer.replay.run import Replayed
+
+
+@dataclass(frozen=True)
+class Step:
+    """One packet of a story: its capture, frame, time (ns) and what it means."""
+
+    capture: str
+    frame: int
+    time: int
+    text: str
+    role: str
+
+
+@dataclass(frozen=True)
+class Story:
+    """One SYN's case with its numbers, the worked example of a finding.
+
+    Attributes:
+        title: One sentence.
+        steps: Packets in order of time.
+        peer, server: Addresses.
+        tsval, peer_tsval: TSval of the SYN and of the memory or bucket it was compared with.
+        delta: Signed difference in ticks; negative means behind.
+        age: Seconds between the two.
+        rule: Name of the deciding rule.
+        conn: Connection id of the SYN.
+    """
+
+    title: str
+    steps: tuple[Step, ...]
+    peer: str
+    server: str
+    tsval: int | None
+    peer_tsval: int | None
+    delta: int | None
+    age: float | None
+    rule: str
+    conn: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One cause and everything said about it.
+
+    Attributes:
+        cause: Word of ``schema.CAUSES``.
+        certainty: ``certain``, ``likely`` or ``possible``: that of most of its SYNs.
+        syns, connections: How many it explains.
+        statement: One plain sentence with numbers.
+        evidence: Frame numbers per capture, at most 20 each.
+        display_filter: For Wireshark.
+        remedy: What to do, where, and what it does not change.
+        refutation: What would prove it wrong.
+        story: Worked example.
+    """
+
+    cause: str
+    certainty: str
+    syns: int
+    connections: int
+    statement: str
+    evidence: dict[str, list[int]]
+    display_filter: str
+    remedy: str
+    refutation: str
+    story: Story | None = None
+
+
+@dataclass(frozen=True)
+class QualityNote:
+    """Something about the inputs that limits the conclusion."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """Which kernel the verdicts rest on.
+
+    Attributes:
+        profile: Its name.
+        covers: The versions it stands for.
+        why: How it was chosen, one sentence.
+        ranked: (profile and setting, SYNs it explains, SYNs it gets wrong), best first.
+        settings: The settings in force, by kernel name.
+    """
+
+    profile: str
+    covers: str
+    why: str
+    ranked: tuple[tuple[str, int, int], ...] = ()
+    settings: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Counts over the SYNs of the decisive capture."""
+
+    syns: int
+    attempts: int
+    retransmitted_syns: int
+    answered_syn_ack: int
+    unanswered: int
+    failed_attempts: int
+    by_cause: dict[str, int]
+    by_verdict: dict[str, int]
+
+
+@dataclass
+class Diagnosis:
+    """Causes of every SYN and what follows from them."""
+
+    summary: Summary
+    findings: list[Finding]
+    quality: list[QualityNote]
+    kernel: KernelChoice
+    causes: dict[str, Spool] = field(default_factory=dict)
+    contradictions: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Vantage:
+    """One capture with what was made of it; ``replayed`` is None where no server could be judged."""
+
+    name: str
+    side: str
+    tracked: Tracked
+    replayed: Replayed | None
+    causes: Spool = field(default_factory=lambda: Spool(CAUSE))
+
+
+@dataclass
+class Analysis:
+    """Everything a report is made from; the first vantage is the decisive one."""
+
+    vantages: list[Vantage]
+    diagnosis: Diagnosis
+    problems: list[Problem]
+    version: str
+
+    @property
+    def main(self) -> Vantage:
+        """The capture that the verdict rests on."""
+        return self.vantages[0]
