@@ -264,6 +264,7 @@ VERDICT = _table(
     ("verdict", "u1", "", "index in VERDICTS"),
     ("certainty", "u1", "", "index in CERTAINTIES"),
     ("rule", "u1", "", "index in kernel.rules.RULE_NAMES"),
+    ("alternative", "u1", "", "rule of the next likeliest state where the verdict is not certain, else 0"),
     ("compared", "u1", "", "1 if the peer_* columns, tsval_delta and stamp_age are valid"),
     ("reason", "u2", "", "index in the run's list of reasons, 0 = none"),
     ("peer_tsval", "u4", "ticks", "TSval that the SYN was compared with"),

@@ -69,6 +69,9 @@ def weigh(syns: Records, verdicts: Records) -> Records:
     silent = answer == ANSWER_NONE
     _set(out, silent & (verdict == _DROP), by_rule, sure)
     _set(out, silent & (verdict != _DROP) & (verdict != _UNKNOWN), _ID["server_silent"], LIKELY)
+    other = _RULE_CAUSE[verdicts["alternative"]]
+    known = (verdicts["alternative"] > 0) & (other != _ID["server_silent"])
+    _set(out, silent & (verdict != _DROP) & known, other, LIKELY)
     acked = answer == ANSWER_ACK
     _set(out, acked & (verdict == _ACK), by_rule, sure)
     _set(out, acked & (verdict != _ACK), _ID["established_collision"], POSSIBLE)

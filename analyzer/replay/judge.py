@@ -36,6 +36,7 @@ class Ruling:
         certain: Whether every feasible state gives this verdict.
         rule: Name of the deciding rule.
         reason: What the verdict rests on when it is not certain; empty otherwise.
+        alternative: Rule that another feasible state would apply.
         stamp: The remembered TSval it was compared with, if any.
         compared_bucket: Socket whose ts_recent it was compared with, if any.
         rearm, destroys, repeats, by_listener: What becomes of the four-tuple's state.
@@ -45,6 +46,7 @@ class Ruling:
     certain: bool
     rule: str
     reason: str = ""
+    alternative: str = ""
     stamp: Stamp | None = None
     compared_bucket: Socket | None = None
     rearm: bool = False
@@ -71,8 +73,10 @@ class Judge:
         rulings = [self._branch(ev, branch, memory) for branch in branches]
         first = rulings[0]
         if len(rulings) > 1:
-            if any(other.verdict != first.verdict for other in rulings[1:]):
+            differing = next((other for other in rulings[1:] if other.verdict != first.verdict), None)
+            if differing is not None:
                 first.certain = False
+                first.alternative = first.alternative or differing.rule
                 first.reason = first.reason or self._doubt(socket)
             elif not all(other.certain for other in rulings):
                 first.certain = False
@@ -217,6 +221,8 @@ class Judge:
                 ruling.certain = check.certain
             elif not check.certain:
                 ruling.certain = False
+            if not check.certain and not check.rejects and not check.missing_lead_in:
+                ruling.alternative = "peer_timestamp"
             if not check.certain:
                 ruling.reason = self._memory_doubt(ev, check.missing_lead_in)
         return ruling

@@ -103,7 +103,7 @@ class _Verdicts:
         age = ev.time - time if compared and time != NO_TIME else 0
         self._rows.append(
             (
-                _VERDICT[ruling.verdict], certainty, _RULE[ruling.rule], compared, reason, tsval, frame, file, time,
+                _VERDICT[ruling.verdict], certainty, _RULE[ruling.rule], _RULE[ruling.alternative], compared, reason, tsval, frame, file, time,
                 delta, age,
             )
         )  # fmt: skip

@@ -1,0 +1,67 @@
+"""Analysis → terminal, tables, JSON, Markdown, figures and one HTML page."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from analyzer.errors import InputError
+
+if TYPE_CHECKING:
+    from analyzer.diagnosis.model import Analysis
+
+
+def prepare_folder(folder: str) -> Path:
+    """Create the report folder, or say in one line why that cannot be.
+
+    Raises:
+        InputError: It is a file, or cannot be created or written to.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".synquest-write-test"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write the report there: {error.strerror}; choose another folder with -o") from None
+    return path
+
+
+def write_report(analysis: "Analysis", folder: str, figures: bool = True, tables: str = "parquet") -> Path:
+    """Write the report folder.
+
+    Args:
+        analysis: What to tell.
+        folder: Made if missing; files of an earlier report in it are replaced.
+        figures: Whether to draw figures and the HTML page with them.
+        tables: ``parquet``, ``csv`` or ``jsonl``.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    from analyzer.report.findings import as_dict
+    from analyzer.report.markdown import render as as_markdown
+    from analyzer.report.tables import write_tables
+
+    path = prepare_folder(folder)
+    write_tables(analysis, path, tables)
+    (path / "findings.json").write_text(json.dumps(as_dict(analysis), indent=1) + "\n", encoding="utf-8")
+    (path / "report.md").write_text(as_markdown(analysis), encoding="utf-8")
+    if figures:
+        _draw(analysis, path)
+    return path
+
+
+def _draw(analysis: "Analysis", path: Path) -> None:
+    from analyzer.report.figures import draw_all
+    from analyzer.report.page import render
+
+    drawn = list(draw_all(analysis)) if analysis.diagnosis.summary.syns else []
+    (path / "figures").mkdir(exist_ok=True)
+    for name, _, figure in drawn:
+        figure.savefig(path / "figures" / f"{name}.png")
+        figure.savefig(path / "figures" / f"{name}.svg", metadata={"Date": None})
+    (path / "report.html").write_text(render(analysis, drawn), encoding="utf-8")

@@ -1,0 +1,41 @@
+"""All commands; each loads what it needs when it runs."""
+
+from typing import Annotated
+
+import typer
+
+from analyzer.cli.analyze import analyze
+from analyzer.cli.kernels import kernels
+from analyzer.version import KERNEL_MODEL, VERSION
+
+app = typer.Typer(
+    name="synquest",
+    help="An inquest into SYNs that died: finds out from packet captures why connections through a load balancer time out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"synquest {VERSION} (kernel model {KERNEL_MODEL})")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command(
+    epilog="Examples:\n\n"
+    "synquest analyze --server server.pcap -o report\n\n"
+    "synquest analyze --server server.pcap.zst --sysctl-file sysctl.txt --backlog 128 -o report\n\n"
+    "tcpdump -r old.pcap -w - tcp | synquest analyze --server - --kernel el7.9"
+)(analyze)
+app.command(epilog="Examples:\n\nsynquest kernels\n\nsynquest kernels 3.10 el7.9")(kernels)

@@ -1,0 +1,311 @@
+"""Records → the public tables, chunk by chunk: Parquet, CSV or JSON lines.
+
+Column names and their meaning are the contract with users; ``docs/tables.md`` is generated from here.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from analyzer.connections.names import host_texts, uid
+from analyzer.diagnosis.model import Analysis, Vantage
+from analyzer.kernel.rules import RULE_NAMES, WRITE_EVENTS
+from analyzer.schema import (
+    ANSWERS,
+    CAUSE_CERTAINTIES,
+    CAUSES,
+    CERTAINTIES,
+    CLOSERS,
+    CONN_STATES,
+    OPT_TS,
+    SEEN_SYN,
+    SEEN_SYN_ACK,
+    SEEN_TS_ORIG,
+    SEEN_TS_RESP,
+    VERDICTS,
+)
+from analyzer.units import NO_TIME, NS
+
+Records = np.ndarray[Any, np.dtype[np.void]]
+Mask = Any
+FORMATS = ("parquet", "csv", "jsonl")
+TIME = pa.timestamp("ns", tz="UTC")
+
+
+def _times(values: Any) -> pa.Array:
+    return pa.array(values, mask=values == NO_TIME, type=pa.int64()).cast(TIME)
+
+
+def _words(codes: Any, words: Iterable[str], mask: Mask = None) -> pa.Array:
+    listed = pa.array([w or None for w in words], pa.string())
+    return listed.take(pa.array(codes.astype(np.int64), mask=mask))
+
+
+def _numbers(values: Any, mask: Mask = None) -> pa.Array:
+    return pa.array(values, mask=mask)
+
+
+def _seconds(values: Any, mask: Mask = None) -> pa.Array:
+    return pa.array(values / NS, mask=mask)
+
+
+def _uids(name: str, conns: Any) -> pa.Array:
+    return pa.array([uid(name, conn) if conn >= 0 else None for conn in conns.tolist()], pa.string())
+
+
+class Names:
+    """Texts that a capture's records point to."""
+
+    def __init__(self, vantage: Vantage) -> None:
+        self.capture = vantage.name
+        self.hosts = pa.array(host_texts(vantage.tracked.hosts), pa.string())
+        self.files = pa.array([info.path for info in vantage.tracked.files], pa.string())
+
+    def host(self, ids: Any) -> pa.Array:
+        """Addresses of host ids."""
+        return self.hosts.take(pa.array(ids.astype(np.int64)))
+
+    def constant(self, count: int) -> pa.Array:
+        """The capture's name, *count* times."""
+        return pa.array([self.capture]).take(pa.array(np.zeros(count, np.int64)))
+
+    def file(self, ids: Any) -> pa.Array:
+        """File names by index."""
+        return self.files.take(pa.array(ids.astype(np.int64)))
+
+
+def syn_batches(analysis: Analysis) -> Iterator[pa.Table]:
+    """The ``syns`` table: one row per SYN packet seen."""
+    for vantage in analysis.vantages:
+        names = Names(vantage)
+        if vantage.replayed is None:
+            continue
+        causes: Iterator[Records | None] = iter(vantage.causes.chunks()) if len(vantage.causes) else iter(())
+        for rows, verdicts in zip(vantage.tracked.syns.chunks(), vantage.replayed.verdicts.chunks(), strict=True):
+            yield _syns(names, vantage, rows, verdicts, next(causes, None))
+
+
+def _syns(names: Names, vantage: Vantage, rows: Records, verdicts: Records, causes: Records | None) -> pa.Table:
+    assert vantage.replayed is not None
+    no_ts = (rows["opts"] & OPT_TS) == 0
+    no_answer = rows["answer_time"] == NO_TIME
+    no_state = verdicts["compared"] == 0
+    no_stamp = no_state | (verdicts["peer_stamp_time"] == NO_TIME)
+    count = len(rows)
+    empty_time = pa.nulls(count, TIME)
+    seen, answered = _times(rows["time"]), _times(rows["answer_time"])
+    at_server = vantage.side == "server"
+    columns = {
+        "capture": names.constant(count),
+        "frame": _numbers(rows["frame"]),
+        "time": seen,
+        "src": names.host(rows["orig"]),
+        "sport": _numbers(rows["orig_p"]),
+        "dst": names.host(rows["resp"]),
+        "dport": _numbers(rows["resp_p"]),
+        "isn": _numbers(rows["isn"]),
+        "tsval": _numbers(rows["tsval"], no_ts),
+        "attempt": _numbers(rows["attempt"]),
+        "answer": _words(rows["answer"], ANSWERS),
+        "answer_frame": _numbers(rows["answer_frame"], no_answer),
+        "answer_delay": _seconds(rows["answer_time"] - rows["time"], no_answer),
+        "verdict": _words(verdicts["verdict"], VERDICTS),
+        "certainty": _words(verdicts["certainty"], CERTAINTIES),
+        "rule": _words(verdicts["rule"], RULE_NAMES),
+        "reason": _words(verdicts["reason"], vantage.replayed.reasons),
+        "peer_tsval": _numbers(verdicts["peer_tsval"], no_state),
+        "peer_stamp_time": _times(np.where(no_stamp, NO_TIME, verdicts["peer_stamp_time"])),
+        "peer_stamp_frame": _numbers(verdicts["peer_stamp_frame"], no_state | (verdicts["peer_stamp_frame"] == 0)),
+        "tsval_delta": _numbers(verdicts["tsval_delta"], no_state | no_ts),
+        "stamp_age": _seconds(verdicts["stamp_age"], no_stamp),
+        "cause": pa.nulls(count, pa.string()) if causes is None else _words(causes["cause"], CAUSES),
+        "cause_certainty": pa.nulls(count, pa.string())
+        if causes is None
+        else _words(causes["certainty"], CAUSE_CERTAINTIES),
+        "aggravated_by": pa.nulls(count, pa.string())
+        if causes is None
+        else _words(causes["aggravated_by"], CAUSES, causes["aggravated_by"] == 0),
+        "time_lb_client": empty_time,
+        "time_lb_server": empty_time if at_server else seen,
+        "time_server": seen if at_server else empty_time,
+        "time_answered": answered if at_server else empty_time,
+        "time_answer_lb": empty_time if at_server else answered,
+        "time_answer_client": empty_time,
+        "uid": _uids(names.capture, rows["conn"]),
+        "flow": pa.nulls(count, pa.int64()),
+        "file": names.file(rows["file"]),
+    }
+    return pa.table(columns)
+
+
+def connection_batches(analysis: Analysis) -> Iterator[pa.Table]:
+    """The ``connections`` table: one row per TCP connection and capture."""
+    for vantage in analysis.vantages:
+        names, delays = Names(vantage), _rexmit_delays(vantage)
+        for rows in vantage.tracked.connections.chunks():
+            yield _connections(names, rows, delays)
+
+
+def _rexmit_delays(vantage: Vantage) -> dict[int, list[float]]:
+    """Delays of repeated SYNs after the first, by connection."""
+    first: dict[int, int] = {}
+    delays: dict[int, list[float]] = {}
+    for rows in vantage.tracked.syns.chunks():
+        repeated = np.unique(rows["conn"][rows["attempt"] > 1])
+        mine = rows[np.isin(rows["conn"], repeated)]
+        for conn, time, attempt in mine[["conn", "time", "attempt"]].tolist():
+            if attempt == 1:
+                first[conn] = time
+            elif conn in first:
+                delays.setdefault(conn, []).append((time - first[conn]) / NS)
+    return delays
+
+
+def _connections(names: Names, rows: Records, delays: dict[int, list[float]]) -> pa.Table:
+    seen = rows["seen"]
+    orig_ts, resp_ts = (seen & SEEN_TS_ORIG) == 0, (seen & SEEN_TS_RESP) == 0
+    no_previous = rows["previous"] < 0
+    columns = {
+        "capture": names.constant(len(rows)),
+        "uid": _uids(names.capture, rows["conn"]),
+        "orig_h": names.host(rows["orig"]),
+        "orig_p": _numbers(rows["orig_p"]),
+        "resp_h": names.host(rows["resp"]),
+        "resp_p": _numbers(rows["resp_p"]),
+        "start": _times(rows["start"]),
+        "end": _times(rows["end"]),
+        "conn_state": _words(rows["state"], CONN_STATES),
+        "history": pa.array(rows["history"].tolist(), pa.binary()).cast(pa.string()),
+        "isn_orig": _numbers(rows["isn_orig"], (seen & SEEN_SYN) == 0),
+        "isn_resp": _numbers(rows["isn_resp"], (seen & SEEN_SYN_ACK) == 0),
+        "syn_count": _numbers(rows["syn_count"]),
+        "syn_rexmit_delays": pa.array([delays.get(c, []) for c in rows["conn"].tolist()], pa.list_(pa.float64())),
+        "syn_ack_count": _numbers(rows["syn_ack_count"]),
+        **{
+            name: _times(rows[name])
+            for name in (
+                "syn_ack_time", "established_time", "fin_orig_time", "fin_resp_time", "fin_orig_acked",
+                "fin_resp_acked", "rst_time",
+            )
+        },
+        "rst_by": _words(_reset_by(seen), ("", "orig", "resp", "both")),
+        "closer": _words(rows["closer"], CLOSERS),
+        **{name: _numbers(rows[name], orig_ts) for name in ("first_tsval_orig", "last_tsval_orig", "first_tsecr_orig", "last_tsecr_orig")},
+        **{name: _numbers(rows[name], resp_ts) for name in ("first_tsval_resp", "last_tsval_resp", "first_tsecr_resp", "last_tsecr_resp")},
+        "packets_orig": _numbers(rows["packets_orig"]),
+        "packets_resp": _numbers(rows["packets_resp"]),
+        "bytes_orig": _numbers(rows["bytes_orig"]),
+        "bytes_resp": _numbers(rows["bytes_resp"]),
+        "previous_uid": _uids(names.capture, rows["previous"]),
+        "reuse_interval": _seconds(rows["start"] - rows["previous_end"], no_previous),
+        "start_frame": _numbers(rows["start_frame"]),
+        "end_frame": _numbers(rows["end_frame"]),
+    }  # fmt: skip
+    return pa.table(columns)
+
+
+def _reset_by(seen: Any) -> Any:
+    from analyzer.schema import SEEN_RST_ORIG, SEEN_RST_RESP
+
+    return ((seen & SEEN_RST_ORIG) > 0).astype(np.int64) + 2 * ((seen & SEEN_RST_RESP) > 0).astype(np.int64)
+
+
+def peer_state_batches(analysis: Analysis) -> Iterator[pa.Table]:
+    """The ``peer_states`` table: every write of a peer's remembered timestamp."""
+    for vantage in analysis.vantages:
+        if vantage.replayed is None:
+            continue
+        names, rows = Names(vantage), vantage.replayed.peer_states
+        yield pa.table(
+            {
+                "capture": names.constant(len(rows)),
+                "server": names.host(rows["server"]),
+                "peer": names.host(rows["peer"]),
+                "time": _times(rows["time"]),
+                "tsval": _numbers(rows["tsval"]),
+                "stamp_second": _numbers(rows["stamp_second"]),
+                "frame": _numbers(rows["frame"]),
+                "event": _words(rows["event"], WRITE_EVENTS),
+                "certain": pa.array(rows["certain"] == 1),
+                "stored": _words(rows["stored"], ("no", "yes", "unknown")),
+                "uid": _uids(names.capture, rows["conn"]),
+            }
+        )
+
+
+Batches = Callable[[Analysis], Iterator[pa.Table]]
+TABLES: dict[str, Batches] = {
+    "syns": syn_batches,
+    "connections": connection_batches,
+    "peer_states": peer_state_batches,
+}
+
+
+def write_tables(analysis: Analysis, folder: Path, form: str = "parquet") -> list[Path]:
+    """Write each table as ``folder/NAME.FORM``.
+
+    Args:
+        analysis: What to write.
+        folder: Existing folder.
+        form: One of ``FORMATS``.
+
+    Returns:
+        The files written.
+    """
+    written = []
+    for name, batches in TABLES.items():
+        path = folder / f"{name}.{form}"
+        _WRITERS[form](batches(analysis), path)
+        written.append(path)
+    return written
+
+
+def _parquet(batches: Iterator[pa.Table], path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    writer = None
+    for table in batches:
+        if writer is None:
+            writer = pq.ParquetWriter(path, table.schema, compression="zstd", compression_level=1, use_dictionary=_few_values(table))
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
+
+
+def _few_values(table: pa.Table) -> list[str]:
+    unique = {"uid", "previous_uid", "history"}
+    return [f.name for f in table.schema if pa.types.is_string(f.type) and f.name not in unique]
+
+
+def _csv(batches: Iterator[pa.Table], path: Path) -> None:
+    from pyarrow import csv
+
+    with path.open("wb") as out:
+        for number, table in enumerate(batches):
+            flat = pa.table(
+                {
+                    f.name: pa.array([" ".join(map(str, v)) for v in table[f.name].to_pylist()], pa.string())
+                    if pa.types.is_list(f.type)
+                    else table[f.name]
+                    for f in table.schema
+                }
+            )
+            csv.write_csv(flat, out, csv.WriteOptions(include_header=number == 0))
+
+
+def _jsonl(batches: Iterator[pa.Table], path: Path) -> None:
+    with path.open("w", encoding="utf-8") as out:
+        for table in batches:
+            texts = {
+                f.name: table[f.name].cast(pa.string()).to_pylist() if pa.types.is_timestamp(f.type) else table[f.name].to_pylist()
+                for f in table.schema
+            }
+            for values in zip(*texts.values(), strict=True):
+                out.write(json.dumps(dict(zip(texts, values, strict=True))) + "\n")
+
+
+_WRITERS = {"parquet": _parquet, "csv": _csv, "jsonl": _jsonl}
