@@ -63,7 +63,7 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     main, choice = vantages[0]
     diagnosis = diagnose(main, choice)
     if main.side == "lb":
-        text = "Seen at the load balancer only: what the server received may be less, and later. Capture on the server too."
+        text = "Seen at the load balancer only: the server may have received less, and later. Capture there too."
         diagnosis.quality.insert(0, QualityNote("vantage", text))
     problems = [problem for vantage, _ in vantages for problem in vantage.tracked.problems]
     return Analysis([vantage for vantage, _ in vantages], diagnosis, problems, VERSION)
@@ -140,5 +140,3 @@ def _chosen(tracked: Tracked, settings: Settings, scope: Scope) -> tuple[Replaye
     why = "chosen by the packets" if not alike else f"the packets do not tell it from {alike}"
     ranked = tuple((s.name, s.agreed, s.missed) for s in scores)
     return agree(runs[0], runs[1:]), KernelChoice(best.name, best.profile.covers, why, ranked)
-
-

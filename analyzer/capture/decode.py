@@ -37,27 +37,24 @@ DIGEST_BYTES = 64
 
 
 @njit(cache=True, inline="always")
-def _be16(buf, at):  # type: ignore[no-untyped-def]
+def _be16(buf, at):
     return (np.int64(buf[at]) << 8) | np.int64(buf[at + 1])
 
 
 @njit(cache=True, inline="always")
-def _be32(buf, at):  # type: ignore[no-untyped-def]
+def _be32(buf, at):
     return (
-        (np.int64(buf[at]) << 24)
-        | (np.int64(buf[at + 1]) << 16)
-        | (np.int64(buf[at + 2]) << 8)
-        | np.int64(buf[at + 3])
+        (np.int64(buf[at]) << 24) | (np.int64(buf[at + 1]) << 16) | (np.int64(buf[at + 2]) << 8) | np.int64(buf[at + 3])
     )
 
 
 @njit(cache=True, inline="always")
-def _be64(buf, at):  # type: ignore[no-untyped-def]
+def _be64(buf, at):
     return (np.uint64(_be32(buf, at)) << np.uint64(32)) | np.uint64(_be32(buf, at + 4))
 
 
 @njit(cache=True)
-def _options(buf, at, end, whole, row):  # type: ignore[no-untyped-def]
+def _options(buf, at, end, whole, row):
     """TCP options in [at, end) of the buffer; *whole* is where the header really ends."""
     opts = 0
     while at < end:
@@ -102,7 +99,7 @@ def _options(buf, at, end, whole, row):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def _digest(buf, at, end):  # type: ignore[no-untyped-def]
+def _digest(buf, at, end):
     """FNV-1a, 64 bits, of at most DIGEST_BYTES bytes."""
     value = np.uint64(0xCBF29CE484222325)
     for i in range(at, min(end, at + DIGEST_BYTES)):
@@ -111,7 +108,7 @@ def _digest(buf, at, end):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _tcp(buf, at, end, payload, digests, row):  # type: ignore[no-untyped-def]
+def _tcp(buf, at, end, payload, digests, row):
     """TCP header at *at*; *payload* is what the IP layer carries on the wire, header included."""
     if end - at < 14:
         return SHORT
@@ -144,7 +141,7 @@ def _tcp(buf, at, end, payload, digests, row):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _icmp(buf, at, end, v6, row):  # type: ignore[no-untyped-def]
+def _icmp(buf, at, end, v6, row):
     """An ICMP or ICMPv6 error that quotes a TCP header: the row gets the quoted addresses."""
     if end - at < 8 + 20:
         return OTHER
@@ -177,7 +174,7 @@ def _icmp(buf, at, end, v6, row):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def _udp_tunnel(buf, at, end):  # type: ignore[no-untyped-def]
+def _udp_tunnel(buf, at, end):
     """Whether a UDP header speaks of VXLAN, Geneve, GTP-U, Teredo or L2TP."""
     if end - at < 16:
         return False
@@ -186,7 +183,7 @@ def _udp_tunnel(buf, at, end):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def decode_ip(buf, at, end, wire, digests, row):  # type: ignore[no-untyped-def]
+def decode_ip(buf, at, end, wire, digests, row):
     """IPv4 or IPv6 packet at *at*; captured bytes end at *end*, on the wire there are *wire* from *at*."""
     if end - at < 20:
         return OTHER
@@ -264,7 +261,7 @@ def decode_ip(buf, at, end, wire, digests, row):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def decode_frame(buf, at, end, wire, link, digests, row):  # type: ignore[no-untyped-def]
+def decode_frame(buf, at, end, wire, link, digests, row):
     """One frame of link type *link* in buf[at:end], *wire* bytes long on the wire."""
     row.meta = META_CLIPPED if end - at < wire else 0
     row.vlan = 0
@@ -324,6 +321,6 @@ def decode_frame(buf, at, end, wire, link, digests, row):  # type: ignore[no-unt
 
 
 @njit(cache=True)
-def decode_ip_into(buf, at, wire, digests, rows, index):  # type: ignore[no-untyped-def]
+def decode_ip_into(buf, at, wire, digests, rows, index):
     """``decode_ip`` of buf[at:] into ``rows[index]``, for callers outside compiled code."""
     return decode_ip(buf, at, buf.shape[0], wire, digests, rows[index])

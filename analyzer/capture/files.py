@@ -108,7 +108,7 @@ def expand(paths: Sequence[str]) -> list[str]:
         elif place.exists():
             found.append(path)
         else:
-            matches = sorted(globbing.glob(path))
+            matches = sorted(globbing.glob(path))  # noqa: PTH207 - users' patterns may be absolute
             if not matches:
                 raise InputError(f"{path}: no such file; give a capture, a folder of captures or a pattern")
             found.extend(m for m in matches if Path(m).is_file())
@@ -154,8 +154,7 @@ def open_capture(
             broken.append(error)
     if not readers:
         raise broken[0]
-    for error in broken:
-        readers[0].problems.append(Problem(name, None, f"left out: {error}", "unreadable"))
+    readers[0].problems.extend(Problem(name, None, f"left out: {reason}", "unreadable") for reason in broken)
     total = sum(Path(r.info.path).stat().st_size for r in readers if r.info.path != "-")
     return Capture(name, readers, total, progress)
 

@@ -199,5 +199,3 @@ def decode_rare(data: Bytes, wire: int, link: int, digests: bool, rows: Any, row
         tunnelled = True
         kind, at = inside_ip(data, at)
     return OTHER
-
-

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from analyzer.capture import walk
-from analyzer.capture.inputs import InputFile, Interface
 from analyzer.capture.decode import CODES, RARE, SHORT, TAKEN
+from analyzer.capture.inputs import InputFile, Interface
 from analyzer.capture.rare import decode_rare
 from analyzer.capture.sections import Sections
 from analyzer.capture.stream import ByteStream
@@ -84,7 +84,9 @@ class FileReader:
             if self._stream.damage is not None:
                 raise InputError(str(self._stream.damage))
             what = "empty" if not head else "not a pcap or pcapng capture"
-            raise InputError(f"{self.info.path}: offset 0: {what}; give a file written by tcpdump, dumpcap or Wireshark")
+            raise InputError(
+                f"{self.info.path}: offset 0: {what}; give a file written by tcpdump, dumpcap or Wireshark"
+            )
 
     def _left(self) -> int:
         return int(self._state[walk.END] - self._state[walk.POS])
@@ -198,7 +200,8 @@ class FileReader:
         if self._stream.damage is not None:
             self.problems.append(self._stream.damage)
         elif self._left():
-            text = f"the file ends inside a record ({self._left()} bytes of it are left); intact packets before it are analysed"
+            left = self._left()
+            text = f"the file ends inside a record ({left} bytes of it are left); intact packets before it are analysed"
             self._problem("cut", self._base + int(self._state[walk.POS]), text)
         self._ended = True
         self._finish()

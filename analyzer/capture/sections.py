@@ -81,10 +81,19 @@ class Sections:
         base, exponent = (2, resolution & 0x7F) if resolution & 0x80 else (10, resolution)
         if (base == 10 and exponent > 19) or exponent > 63:
             self._problems.append(
-                Problem(self.info.path, offset, f"interface with a time resolution of {base}^-{exponent} s; taken as microseconds", "damaged")
+                Problem(
+                    self.info.path,
+                    offset,
+                    f"interface with a time resolution of {base}^-{exponent} s; taken as microseconds",
+                    "damaged",
+                )
             )
             base, exponent = 10, 6
-        shift = int.from_bytes(options[14][:8], "big" if self.swap else "little", signed=True) if len(options.get(14, b"")) >= 8 else 0
+        shift = (
+            int.from_bytes(options[14][:8], "big" if self.swap else "little", signed=True)
+            if len(options.get(14, b"")) >= 8
+            else 0
+        )
         if abs(shift) > 1 << 33:
             shift = 0
         row = np.array([[link, base, exponent, shift, snaplen, len(self.info.interfaces)]], np.int64)

@@ -27,7 +27,7 @@ NO_TIME = -(2**63)
 
 
 @njit(cache=True, inline="always")
-def _u32(buf, at, swap):  # type: ignore[no-untyped-def]
+def _u32(buf, at, swap):
     a, b, c, d = np.int64(buf[at]), np.int64(buf[at + 1]), np.int64(buf[at + 2]), np.int64(buf[at + 3])
     if swap:
         return (a << 24) | (b << 16) | (c << 8) | d
@@ -35,7 +35,7 @@ def _u32(buf, at, swap):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def _place(buf, at, size, wire, link, time, interface, digests, rows, rare, state):  # type: ignore[no-untyped-def]
+def _place(buf, at, size, wire, link, time, interface, digests, rows, rare, state):
     """Decode one frame into the next row; keeps the counts of *state*."""
     state[FRAMES] += 1
     row = rows[state[ROWS]]
@@ -59,7 +59,7 @@ def _place(buf, at, size, wire, link, time, interface, digests, rows, rare, stat
 
 
 @njit(cache=True, nogil=True)
-def walk_pcap(buf, swap, nanos, link, digests, rows, rare, state):  # type: ignore[no-untyped-def]
+def walk_pcap(buf, swap, nanos, link, digests, rows, rare, state):
     """Walk pcap records from state[POS] to state[END]."""
     at = state[POS]
     end = state[END]
@@ -86,7 +86,7 @@ def walk_pcap(buf, swap, nanos, link, digests, rows, rare, state):  # type: igno
 
 
 @njit(cache=True)
-def _time_ns(high, low, base, shift):  # type: ignore[no-untyped-def]
+def _time_ns(high, low, base, shift):
     """A pcapng time stamp in ns; *base* 10 or 2, *shift* the negative exponent."""
     units = np.uint64((high << 32) | low)
     if base == 10:
@@ -108,7 +108,7 @@ def _time_ns(high, low, base, shift):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def walk_pcapng(buf, swap, interfaces, digests, rows, rare, state):  # type: ignore[no-untyped-def]
+def walk_pcapng(buf, swap, interfaces, digests, rows, rare, state):
     """Walk pcapng blocks; *interfaces* rows are (link type, base, exponent, offset in s, snap length, global index)."""
     at = state[POS]
     end = state[END]
@@ -153,7 +153,9 @@ def walk_pcapng(buf, swap, interfaces, digests, rows, rare, state):  # type: ign
             state[POS] = at
             return BAD
         if kind != 3:
-            time = _time_ns(_u32(buf, at + 12, swap), _u32(buf, at + 16, swap), interfaces[index, 1], interfaces[index, 2])
+            time = _time_ns(
+                _u32(buf, at + 12, swap), _u32(buf, at + 16, swap), interfaces[index, 1], interfaces[index, 2]
+            )
             time += interfaces[index, 3] * 1_000_000_000
             direction = _direction(buf, data + ((size + 3) & ~3), at + length - 4, swap)
         before = state[ROWS]
@@ -164,7 +166,7 @@ def walk_pcapng(buf, swap, interfaces, digests, rows, rare, state):  # type: ign
 
 
 @njit(cache=True)
-def _direction(buf, at, end, swap):  # type: ignore[no-untyped-def]
+def _direction(buf, at, end, swap):
     """Direction bits of the epb_flags option: 1 inbound, 2 outbound, 0 not told."""
     while end - at >= 4:
         first = _u32(buf, at, swap)

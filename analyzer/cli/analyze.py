@@ -27,19 +27,50 @@ def parse_settings(pairs: list[str]) -> dict[str, int]:
 def analyze(
     captures: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CAPTURE]...", help="Captures whose vantage is found out: files, folders, globs, or -.", show_default=False),
+        typer.Argument(
+            metavar="[CAPTURE]...",
+            help="Captures whose vantage is found out: files, folders, globs, or -.",
+            show_default=False,
+        ),
     ] = None,
-    server: Annotated[list[str] | None, typer.Option("--server", metavar="CAPTURE", help="Capture taken on the server (repeatable).", show_default=False)] = None,
-    lb: Annotated[list[str] | None, typer.Option("--lb", metavar="CAPTURE", help="Capture taken at the load balancer (repeatable).", show_default=False)] = None,
-    out: Annotated[str | None, typer.Option("-o", "--out", metavar="DIR", help="Write the report folder here.", show_default=False)] = None,
-    kernel: Annotated[str, typer.Option(metavar="PROFILE", help="The server's kernel: a version, uname -r output, or auto.")] = "auto",
-    sysctl: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting of the server (repeatable).", show_default=False)] = None,
-    sysctl_file: Annotated[str | None, typer.Option(metavar="FILE", help="Output of sysctl -a on the server.", show_default=False)] = None,
-    backlog: Annotated[int | None, typer.Option(metavar="N", min=0, help="The listener's backlog: Send-Q of ss -ltn.", show_default=False)] = None,
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--server", metavar="CAPTURE", help="Capture taken on the server (repeatable).", show_default=False
+        ),
+    ] = None,
+    lb: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lb", metavar="CAPTURE", help="Capture taken at the load balancer (repeatable).", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("-o", "--out", metavar="DIR", help="Write the report folder here.", show_default=False)
+    ] = None,
+    kernel: Annotated[
+        str, typer.Option(metavar="PROFILE", help="The server's kernel: a version, uname -r output, or auto.")
+    ] = "auto",
+    sysctl: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A setting of the server (repeatable).", show_default=False),
+    ] = None,
+    sysctl_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Output of sysctl -a on the server.", show_default=False)
+    ] = None,
+    backlog: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="The listener's backlog: Send-Q of ss -ltn.", show_default=False),
+    ] = None,
     tables: Annotated[str, typer.Option(metavar="FORMAT", help="parquet, csv or jsonl.")] = "parquet",
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Tables and findings only.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print findings.json, and nothing else, on standard output.")] = False,
-    fail_on: Annotated[list[str] | None, typer.Option(metavar="CAUSE|any", help="Exit with 3 if this was found (repeatable).", show_default=False)] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print findings.json, and nothing else, on standard output.")
+    ] = False,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CAUSE|any", help="Exit with 3 if this was found (repeatable).", show_default=False),
+    ] = None,
 ) -> None:
     """Read captures, print the verdict, and with -o write the report folder."""
     from analyzer.pipeline import AnalyzeOptions

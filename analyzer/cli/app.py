@@ -10,7 +10,8 @@ from analyzer.version import KERNEL_MODEL, VERSION
 
 app = typer.Typer(
     name="synquest",
-    help="An inquest into SYNs that died: finds out from packet captures why connections through a load balancer time out.",
+    help="An inquest into SYNs that died: finds out from packet captures "
+    "why connections through a load balancer time out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

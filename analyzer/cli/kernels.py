@@ -8,8 +8,12 @@ from analyzer.errors import UsageError
 
 
 def kernels(
-    first: Annotated[str | None, typer.Argument(metavar="[A]", help="A kernel version, or uname -r output.", show_default=False)] = None,
-    second: Annotated[str | None, typer.Argument(metavar="[B]", help="Another: what differs is shown.", show_default=False)] = None,
+    first: Annotated[
+        str | None, typer.Argument(metavar="[A]", help="A kernel version, or uname -r output.", show_default=False)
+    ] = None,
+    second: Annotated[
+        str | None, typer.Argument(metavar="[B]", help="Another: what differs is shown.", show_default=False)
+    ] = None,
 ) -> None:
     """List the kernel profiles; with two names, what differs; with one, all its rules."""
     from rich.console import Console
@@ -27,7 +31,14 @@ def kernels(
         for title in ("profile", "kernels", "tw_recycle", "key", "accept queue full", "SYN on a live connection"):
             table.add_column(title, overflow="fold")
         for p in PROFILES:
-            table.add_row(p.name, p.covers, "yes" if p.tw_recycle else "no", p.key if p.tw_recycle else "-", p.accept_queue, p.live_syn)
+            table.add_row(
+                p.name,
+                p.covers,
+                "yes" if p.tw_recycle else "no",
+                p.key if p.tw_recycle else "-",
+                p.accept_queue,
+                p.live_syn,
+            )
     elif len(chosen) == 1:
         table.add_column("rule", overflow="fold")
         table.add_column(chosen[0].name)

@@ -11,14 +11,14 @@ _MIX2 = np.uint64(0xBF58476D1CE4E5B9)
 
 
 @njit(cache=True, inline="always")
-def _mix(value):  # type: ignore[no-untyped-def]
+def _mix(value):
     value ^= value >> np.uint64(31)
     value *= _MIX2
     return value ^ (value >> np.uint64(29))
 
 
 @njit(cache=True, inline="always")
-def hash_tuple(a_hi, a_lo, a_p, b_hi, b_lo, b_p):  # type: ignore[no-untyped-def]
+def hash_tuple(a_hi, a_lo, a_p, b_hi, b_lo, b_p):
     """Mix of the canonical four numbers."""
     value = (a_lo * _MIX1) ^ (b_lo + (np.uint64(a_p) << np.uint64(48)) + (np.uint64(b_p) << np.uint64(16)))
     value = _mix(value)
@@ -26,7 +26,7 @@ def hash_tuple(a_hi, a_lo, a_p, b_hi, b_lo, b_p):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, inline="always")
-def source_is_a(p):  # type: ignore[no-untyped-def]
+def source_is_a(p):
     """Whether the packet's source is the smaller side."""
     if p.src_hi != p.dst_hi:
         return p.src_hi < p.dst_hi
@@ -36,7 +36,7 @@ def source_is_a(p):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def find(table, slots, p, a_is_source):  # type: ignore[no-untyped-def]
+def find(table, slots, p, a_is_source):
     """Position in *table* of the packet's four numbers, or where they belong: (position, slot or -1)."""
     if a_is_source:
         a_hi, a_lo, a_p, b_hi, b_lo, b_p = p.src_hi, p.src_lo, p.sport, p.dst_hi, p.dst_lo, p.dport
@@ -54,13 +54,20 @@ def find(table, slots, p, a_is_source):  # type: ignore[no-untyped-def]
                 free = at
         else:
             s = slots[slot]
-            if s.a_lo == a_lo and s.b_lo == b_lo and s.a_p == a_p and s.b_p == b_p and s.a_hi == a_hi and s.b_hi == b_hi:
+            if (
+                s.a_lo == a_lo
+                and s.b_lo == b_lo
+                and s.a_p == a_p
+                and s.b_p == b_p
+                and s.a_hi == a_hi
+                and s.b_hi == b_hi
+            ):
                 return at, slot
         at = (at + 1) & mask
 
 
 @njit(cache=True)
-def find_slot(table, slots, slot):  # type: ignore[no-untyped-def]
+def find_slot(table, slots, slot):
     """Position in *table* of the four numbers of *slot*."""
     s = slots[slot]
     mask = table.shape[0] - 1
@@ -73,7 +80,7 @@ def find_slot(table, slots, slot):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def rebuild(table, slots):  # type: ignore[no-untyped-def]
+def rebuild(table, slots):
     """Fill an empty *table* from the slots that are newest on their four numbers."""
     mask = table.shape[0] - 1
     for slot in range(slots.shape[0]):
@@ -87,7 +94,7 @@ def rebuild(table, slots):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def intern_host(hosts, host_table, count, hi, lo, v6):  # type: ignore[no-untyped-def]
+def intern_host(hosts, host_table, count, hi, lo, v6):
     """Host id of an address; a new one is appended at *count*. Returns (id, new count)."""
     mask = host_table.shape[0] - 1
     at = np.int64(_mix(lo * _MIX1 ^ hi) & np.uint64(mask))
@@ -103,7 +110,7 @@ def intern_host(hosts, host_table, count, hi, lo, v6):  # type: ignore[no-untype
 
 
 @njit(cache=True)
-def rebuild_hosts(host_table, hosts, count):  # type: ignore[no-untyped-def]
+def rebuild_hosts(host_table, hosts, count):
     """Fill an empty host table from the first *count* hosts."""
     mask = host_table.shape[0] - 1
     for host in range(count):

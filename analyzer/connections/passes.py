@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from analyzer.connections.follow import L_FLIP, conn_state, d32, from_orig, from_resp, letter, syn, syn_ack, timestamps
+from analyzer.connections.record import L_FLIP, conn_state, d32, from_orig, from_resp, letter, syn, syn_ack, timestamps
 from analyzer.connections.lookup import DEAD, find, find_slot, intern_host, source_is_a
 from analyzer.connections.state import (
     BLOCK_DONE,
@@ -56,7 +56,7 @@ NEAR = 1 << 22
 
 
 @njit(cache=True)
-def _open(p, is_a, orig_is_source, table, at, older, slots, conns, hosts, host_table, chain_syns, state):  # type: ignore[no-untyped-def]
+def _open(p, is_a, orig_is_source, table, at, older, slots, conns, hosts, host_table, chain_syns, state):
     """Start an incarnation with packet *p*; returns its slot."""
     slot = state[FREE_HEAD]
     s = slots[slot]
@@ -104,7 +104,7 @@ def _open(p, is_a, orig_is_source, table, at, older, slots, conns, hosts, host_t
 
 
 @njit(cache=True)
-def _blank(c, p):  # type: ignore[no-untyped-def]
+def _blank(c, p):
     """Everything of a record that starts empty."""
     c.start = c.end = p.time
     c.start_frame = c.end_frame = p.frame
@@ -127,7 +127,7 @@ def _blank(c, p):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def finish(slot, slots, conns, done, state):  # type: ignore[no-untyped-def]
+def finish(slot, slots, conns, done, state):
     """Hand a slot's record over and free the slot; its place in the table is the caller's business."""
     c = conns[slot]
     c.state = conn_state(c.seen)
@@ -140,7 +140,7 @@ def finish(slot, slots, conns, done, state):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _event(p, c, s, responder, events, state):  # type: ignore[no-untyped-def]
+def _event(p, c, s, responder, events, state):
     e = events[state[EVENT_FILL]]
     state[EVENT_FILL] += 1
     e.time, e.frame, e.file = p.time, p.frame, p.file
@@ -155,7 +155,7 @@ def _event(p, c, s, responder, events, state):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _syn_row(p, c, s, syns, chain_syns, state):  # type: ignore[no-untyped-def]
+def _syn_row(p, c, s, syns, chain_syns, state):
     row = syns[state[SYN_FILL]]
     s.newest_syn = state[SYN_BASE] + state[SYN_FILL]
     s.syn_open = 1
@@ -171,7 +171,7 @@ def _syn_row(p, c, s, syns, chain_syns, state):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _answer(p, s, kind, syns, state):  # type: ignore[no-untyped-def]
+def _answer(p, s, kind, syns, state):
     """Credit an answer to the incarnation's latest SYN, if that has none."""
     if not s.syn_open:
         return
@@ -186,7 +186,7 @@ def _answer(p, s, kind, syns, state):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, inline="always")
-def _speaks_of_older(c, s, slots, conns, p, responder):  # type: ignore[no-untyped-def]
+def _speaks_of_older(c, s, slots, conns, p, responder):
     """Whether a packet on an unanswered attempt is plainly the previous incarnation's."""
     if s.older < 0 or not c.seen & SEEN_SYN or c.seen & SEEN_SYN_ACK or p.flags & (SYN | RST):
         return False
@@ -202,7 +202,7 @@ def _speaks_of_older(c, s, slots, conns, p, responder):  # type: ignore[no-untyp
 
 
 @njit(cache=True)
-def _worth_telling(c, s, p, responder, before):  # type: ignore[no-untyped-def]
+def _worth_telling(c, s, p, responder, before):
     """Whether the server's kernel may decide something by this packet (see ``schema.EVENT``)."""
     if p.flags & (SYN | RST | FIN):
         return True
@@ -230,7 +230,7 @@ def _worth_telling(c, s, p, responder, before):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def track_block(packets, table, slots, conns, hosts, host_table, chain_syns, syns, events, done, state):  # type: ignore[no-untyped-def]
+def track_block(packets, table, slots, conns, hosts, host_table, chain_syns, syns, events, done, state):
     """Follow packets from state[NEXT_PACKET] on; returns why it stopped."""
     index = state[NEXT_PACKET]
     while index < packets.shape[0]:
@@ -254,8 +254,7 @@ def track_block(packets, table, slots, conns, hosts, host_table, chain_syns, syn
             return NEED_CHAINS
         p = packets[index]
         index += 1
-        if p.time > state[NOW]:
-            state[NOW] = p.time
+        state[NOW] = max(state[NOW], p.time)
         is_a = source_is_a(p)
         at, slot = find(table, slots, p, is_a)
         if p.kind == KIND_ICMP:
@@ -272,9 +271,7 @@ def track_block(packets, table, slots, conns, hosts, host_table, chain_syns, syn
                 from_source = False
             else:
                 from_source = p.sport >= p.dport
-            slot = _open(
-                p, is_a, from_source, table, at, -1, slots, conns, hosts, host_table, chain_syns, state
-            )
+            slot = _open(p, is_a, from_source, table, at, -1, slots, conns, hosts, host_table, chain_syns, state)
             if not bare_syn:
                 conns[slot].seen |= SEEN_MIDSTREAM
                 if not from_source:
@@ -290,9 +287,7 @@ def track_block(packets, table, slots, conns, hosts, host_table, chain_syns, syn
                 if state[FREE_HEAD] < 0:
                     state[NEXT_PACKET] = index - 1
                     return NEED_SLOTS
-                slot = _open(
-                    p, is_a, True, table, at, slot, slots, conns, hosts, host_table, chain_syns, state
-                )
+                slot = _open(p, is_a, True, table, at, slot, slots, conns, hosts, host_table, chain_syns, state)
         s = slots[slot]
         responder = (s.orig_is_a == 1) != is_a
         if not bare_syn and _speaks_of_older(conns[slot], s, slots, conns, p, responder):
@@ -312,7 +307,8 @@ def track_block(packets, table, slots, conns, hosts, host_table, chain_syns, syn
             _event(p, c, s, False, events, state)
             continue
         if responder:
-            _from_responder(p, c, s, syns, events, state)
+            older_speaks = s.older >= 0 and slots[s.older].resp_known == 1 and p.seq == slots[s.older].resp_next
+            _from_responder(p, c, s, older_speaks, syns, events, state)
         else:
             from_orig(c, s, p)
             timestamps(c, s, p, False)
@@ -325,7 +321,7 @@ def track_block(packets, table, slots, conns, hosts, host_table, chain_syns, syn
 
 
 @njit(cache=True)
-def _from_responder(p, c, s, syns, events, state):  # type: ignore[no-untyped-def]
+def _from_responder(p, c, s, older_speaks, syns, events, state):
     """A responder's packet: an answer to a SYN, or part of the connection."""
     flags = p.flags
     before = c.seen
@@ -345,7 +341,7 @@ def _from_responder(p, c, s, syns, events, state):  # type: ignore[no-untyped-de
         from_resp(c, s, p)
         _event(p, c, s, True, events, state)
         return
-    if waiting and not ours and s.syn_open and p.length == 0 and not flags & FIN:
+    if waiting and (older_speaks or not ours) and s.syn_open and p.length == 0 and not flags & FIN:
         c.packets_resp += 1
         letter(c, s, 2, True)
         _answer(p, s, ANSWER_ACK, syns, state)
@@ -358,7 +354,7 @@ def _from_responder(p, c, s, syns, events, state):  # type: ignore[no-untyped-de
 
 
 @njit(cache=True)
-def sweep(table, slots, conns, done, state, closed_before, idle_before, everything):  # type: ignore[no-untyped-def]
+def sweep(table, slots, conns, done, state, closed_before, idle_before, everything):
     """Hand over incarnations that nothing will speak of any more; False if *done* is full."""
     for slot in range(slots.shape[0]):
         s = slots[slot]

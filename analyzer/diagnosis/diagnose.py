@@ -77,7 +77,11 @@ def diagnose(vantage: Vantage, kernel: KernelChoice) -> Diagnosis:
         by_verdict={verdict: by_verdict[verdict] for verdict in VERDICTS if by_verdict[verdict]},
     )
     names = host_texts(vantage.tracked.hosts)
-    findings = [_finding(vantage, cause, rows, verdicts, causes, names, summary) for cause in summary.by_cause if cause != "answered"]
+    findings = [
+        _finding(vantage, cause, rows, verdicts, causes, names, summary)
+        for cause in summary.by_cause
+        if cause != "answered"
+    ]
     findings.sort(key=lambda f: -f.syns)
     return Diagnosis(
         summary=summary,
@@ -173,7 +177,7 @@ def _contradictions(vantage: Vantage) -> list[str]:
             said = VERDICTS[int(verdict["verdict"])]
             found.append(
                 f"frame {int(row['frame'])}: a SYN of {names[row['orig']]} port {int(row['orig_p'])} should get "
-                f"'{said}' for certain, and the packets show otherwise: kernel, settings or completeness of the capture "
-                "are not as assumed"
+                f"'{said}' for certain, and the packets show otherwise: kernel, settings or completeness of "
+                "the capture are not as assumed"
             )
     return found[:20]

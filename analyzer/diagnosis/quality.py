@@ -21,20 +21,31 @@ def notes(vantage: Vantage) -> list[QualityNote]:
     span = (tracked.last_time - tracked.first_time) / NS if syns else 0.0
     if syns and span < 120:
         found.append(
-            QualityNote("lead_in", f"The capture spans {span:.0f} s; what the server knew before it is unknown for its first minute.")
+            QualityNote(
+                "lead_in",
+                f"The capture spans {span:.0f} s; what the server knew before it is unknown for its first minute.",
+            )
         )
     one_way = counts["one_way"]
     if counts["all"] and one_way > 0.5 * counts["all"] and _unanswered(vantage) == syns > 0:
         found.append(QualityNote("one_direction", "Nothing of the server's side was captured: answers cannot be seen."))
     if counts["gaps"]:
         found.append(
-            QualityNote("gaps", f"{counts['gaps']:,} connections lack packets that were on the wire: the capture dropped some.")
+            QualityNote(
+                "gaps", f"{counts['gaps']:,} connections lack packets that were on the wire: the capture dropped some."
+            )
         )
     if counts["midstream"]:
-        found.append(QualityNote("midstream", f"{counts['midstream']:,} connections were open before the capture began."))
+        found.append(
+            QualityNote("midstream", f"{counts['midstream']:,} connections were open before the capture began.")
+        )
     clipped = sum(int(np.count_nonzero(c["opts"] & OPT_CLIPPED)) for c in tracked.syns.chunks())
     if clipped:
-        found.append(QualityNote("snaplen", f"{clipped:,} SYNs have their options cut by the snap length; capture with -s 128 or more."))
+        found.append(
+            QualityNote(
+                "snaplen", f"{clipped:,} SYNs have their options cut by the snap length; capture with -s 128 or more."
+            )
+        )
     return found
 
 

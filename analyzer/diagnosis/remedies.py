@@ -35,7 +35,7 @@ REMEDIES = {
 
 REFUTATIONS = {
     "peer_timestamp": "One SYN answered while it lies inside the reject region, or a counter "
-    "(PAWSPassive, \"passive connections rejected because of time stamp\") that does not rise with these SYNs.",
+    '(PAWSPassive, "passive connections rejected because of time stamp") that does not rise with these SYNs.',
     "time_wait_paws": "A bare ACK whose TSecr is not the remembered TSval, or PAWSEstab/PAWSTimewait that do not rise.",
     "time_wait_sequence": "A TIME-WAIT that had expired before the SYN.",
     "established_collision": "A close of the old connection that the capture missed.",

@@ -108,13 +108,9 @@ _V412 = replace(
 )  # fmt: skip
 _V414 = replace(_V412, name="4.14", covers="4.14 - 4.18", first=(4, 14), last=(4, 18), proven="RTT")
 _V419 = replace(_V414, name="4.19", covers="4.19 - 5.3", first=(4, 19), last=(5, 3), clock="monotonic")
-_V54 = replace(
-    _V419, name="6.1", covers="5.4 - 6.6 (measured on 6.1)", first=(5, 4), last=(6, 6), somaxconn=4096
-)
+_V54 = replace(_V419, name="6.1", covers="5.4 - 6.6 (measured on 6.1)", first=(5, 4), last=(6, 6), somaxconn=4096)
 _V67 = replace(_V54, name="6.12", covers="6.7 - 6.12", first=(6, 7), last=(6, 12), paws_forget_s=2147)
-_V614 = replace(
-    _V67, name="6.14", covers="6.13 - 6.15", first=(6, 13), last=(6, 15), syn_queue="length > backlog"
-)
+_V614 = replace(_V67, name="6.14", covers="6.13 - 6.15", first=(6, 13), last=(6, 15), syn_queue="length > backlog")
 _V618 = replace(
     _V614, name="6.18", covers="6.16 and later (measured on 6.18)", first=(6, 16), last=(9999,),
     paws_tw_counter="PAWSTimewait",
@@ -162,7 +158,9 @@ def find_profile(text: str) -> Profile:
         return _enterprise(int(enterprise[1]), enterprise[2], _RELEASE.search(wanted))
     release = _RELEASE.search(wanted) or re.fullmatch(r"(\d+)()()()", wanted)
     if release is None:
-        raise ValueError(f"no kernel version in {text!r}: say it like 3.10.108, el7.9, 6.1 or give the output of uname -r")
+        raise ValueError(
+            f"no kernel version in {text!r}: say it like 3.10.108, el7.9, 6.1 or give the output of uname -r"
+        )
     version = tuple(int(part) for part in release.groups()[:3] if part)
     return _vanilla(version)
 

@@ -232,7 +232,8 @@ def bucket_life_ns(profile: Profile, settings: Settings, recycled: bool, rto_ns:
     60 s, or 3.5 * RTO where tcp_tw_recycle remembered the peer's stamp.  Kernels up to 4.0 round to
     timer slots: of 7.5 s for long timers, so 60 s ends after 52.5-60 s; short ones end up to a slot
     of 128 ms (160 ms at HZ=100) early.  From 4.8 the timer wheel fires late instead: up to 1/8 of the
-    span, 5.12 s for a minute at HZ=100 (measured: alive 60.9 s after the FIN on 6.18).  net/ipv4/inet_timewait_sock.c ``inet_twsk_schedule``.
+    span, 5.12 s for a minute at HZ=100 (measured: alive 60.9 s after the FIN on 6.18).
+    net/ipv4/inet_timewait_sock.c ``inet_twsk_schedule``.
     """
     nominal = rto_ns * 7 // 2 if recycled else TIME_WAIT_NS
     short = nominal < 5_000 * NS_PER_MS

@@ -36,14 +36,18 @@ class Score:
     @property
     def name(self) -> str:
         """The candidate in words."""
-        return f"{self.profile.name} with tcp_tw_recycle={self.tw_recycle}" if self.profile.tw_recycle else self.profile.name
+        return (
+            f"{self.profile.name} with tcp_tw_recycle={self.tw_recycle}"
+            if self.profile.tw_recycle
+            else self.profile.name
+        )
 
 
 def _score(tracked: Tracked, replayed: Replayed) -> tuple[int, int, int]:
     expected = np.array([_EXPECTED.get(word, 255) for word in VERDICTS], np.uint8)
     agreed = missed = refuted = 0
-    for rows, verdicts in zip(tracked.syns.chunks(), replayed.verdicts.chunks(), strict=False):
-        rows = rows[: len(verdicts)]
+    for chunk, verdicts in zip(tracked.syns.chunks(), replayed.verdicts.chunks(), strict=False):
+        rows = chunk[: len(verdicts)]
         want = expected[verdicts["verdict"]]
         judged = want != 255
         same = want == rows["answer"]
@@ -93,7 +97,9 @@ def agree(first: Replayed, others: list[Replayed]) -> Replayed:
     for chunks in zip(first.verdicts.chunks(), *(o.verdicts.chunks() for o in others), strict=True):
         own = chunks[0].copy()
         for other in chunks[1:]:
-            differ = (own["certainty"] == _CERTAIN) & ((own["verdict"] != other["verdict"]) | (other["certainty"] != _CERTAIN))
+            differ = (own["certainty"] == _CERTAIN) & (
+                (own["verdict"] != other["verdict"]) | (other["certainty"] != _CERTAIN)
+            )
             own["certainty"][differ] = _POSSIBLE
             own["reason"][differ] = reason
         merged.append(own)

@@ -104,9 +104,7 @@ class Engine:
         queues: Fill of the listeners' queues, or None where they cannot matter.
     """
 
-    def __init__(
-        self, hypothesis: Hypothesis, peer_of: Callable[[int], object], queues: Queues | None = None
-    ) -> None:
+    def __init__(self, hypothesis: Hypothesis, peer_of: Callable[[int], object], queues: Queues | None = None) -> None:
         self.hypothesis = hypothesis
         self.profile = hypothesis.profile
         self.settings = hypothesis.settings
@@ -408,8 +406,6 @@ class Engine:
         stamps = tuple(Stamp(socket.ts_recent, s, ev.time, ev.frame, ev.file) for s in seconds)
         stored = memory.write(stamps, self.vantage.seconds(ev.time)[0], certain)
         self.writes.append(
-            Write(
-                ev.time, ev.frame, ev.file, ev.conn, ev.chain, socket.ts_recent, seconds[0], event, certain, stored
-            )
+            Write(ev.time, ev.frame, ev.file, ev.conn, ev.chain, socket.ts_recent, seconds[0], event, certain, stored)
         )
         return True

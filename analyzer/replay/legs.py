@@ -51,5 +51,3 @@ def side_of(tracked: Tracked) -> str:
         server_first += int(np.count_nonzero(single & (after > 2 * before)))
         client_first += int(np.count_nonzero(single & (before > 2 * after)))
     return "client" if client_first > 2 * server_first else "server"
-
-

@@ -120,8 +120,8 @@ class Queues:
             ruling.verdict, ruling.rule, ruling.certain = "drop", "accept_queue_full", False
             ruling.reason = f"{most} completed connections were not seen to be accepted by the application"
             return ""
-        return "the application may not have accepted its queue" if self.backlog is not None else (
-            "the listener's backlog is not known (--backlog)"
+        return (
+            "the application may not have accepted its queue"
+            if self.backlog is not None
+            else ("the listener's backlog is not known (--backlog)")
         )
-
-

@@ -103,8 +103,8 @@ class _Verdicts:
         age = ev.time - time if compared and time != NO_TIME else 0
         self._rows.append(
             (
-                _VERDICT[ruling.verdict], certainty, _RULE[ruling.rule], _RULE[ruling.alternative], compared, reason, tsval, frame, file, time,
-                delta, age,
+                _VERDICT[ruling.verdict], certainty, _RULE[ruling.rule], _RULE[ruling.alternative], compared, reason,
+                tsval, frame, file, time, delta, age,
             )
         )  # fmt: skip
         if len(self._rows) >= 65536:
@@ -167,7 +167,9 @@ def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope 
     return replayed
 
 
-UNJUDGED = Ruling("unknown", False, "", "seen on the client's side of the load balancer: no server has judged this packet")
+UNJUDGED = Ruling(
+    "unknown", False, "", "seen on the client's side of the load balancer: no server has judged this packet"
+)
 
 
 def _peer_states(writes: list[Write], chains: _Chains) -> Records:
@@ -178,5 +180,3 @@ def _peer_states(writes: list[Write], chains: _Chains) -> Records:
             _EVENT[w.event], w.certain, w.stored,
         )  # fmt: skip
     return out
-
-

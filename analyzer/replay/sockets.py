@@ -51,9 +51,9 @@ class Socket:
     __slots__ = (
         "armed",
         "asked",
-        "by_listener",
         "before",
         "born",
+        "by_listener",
         "conn",
         "fin_end",
         "has_ts",

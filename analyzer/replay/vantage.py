@@ -13,9 +13,6 @@ from analyzer.units import MS, NS
 TICK = 10 * MS
 """Longest timer tick of any configuration (HZ=100)."""
 
-USUAL_LAG = MS // 2
-"""A second this young still counts as the old one, more often than not."""
-
 
 @dataclass(frozen=True)
 class Vantage:
@@ -36,7 +33,7 @@ class Vantage:
             return (second, second - 1)
         if part >= TICK:
             return (second,)
-        return (second - 1, second) if part < USUAL_LAG else (second, second - 1)
+        return (second, second - 1)
 
 
 SERVER = Vantage()

@@ -23,7 +23,9 @@ def prepare_folder(folder: str) -> Path:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise InputError(f"{folder}: cannot write the report there: {error.strerror}; choose another folder with -o") from None
+        raise InputError(
+            f"{folder}: cannot write the report there: {error.strerror}; choose another folder with -o"
+        ) from None
     return path
 
 

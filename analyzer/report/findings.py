@@ -15,7 +15,9 @@ def as_dict(analysis: Analysis) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "synquest_version": analysis.version,
-        "inputs": [_input(info, vantage.name, vantage.side) for vantage in analysis.vantages for info in vantage.tracked.files],
+        "inputs": [
+            _input(info, vantage.name, vantage.side) for vantage in analysis.vantages for info in vantage.tracked.files
+        ],
         "capture_quality": [asdict(note) for note in diagnosis.quality],
         "summary": asdict(diagnosis.summary),
         "kernel": asdict(diagnosis.kernel),

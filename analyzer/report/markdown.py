@@ -17,9 +17,17 @@ def render(analysis: Analysis) -> str:
         lines += ["", f"## {CAUSE_TITLES[finding.cause]} ({finding.certainty})", "", _plain(finding.statement), ""]
         if finding.story is not None:
             lines += ["| capture | frame | time (UTC) | packet |", "| --- | ---: | --- | --- |"]
-            lines += [f"| {_plain(s.capture)} | {s.frame} | {clock(s.time)} | {_plain(s.text)} |" for s in finding.story.steps]
+            lines += [
+                f"| {_plain(s.capture)} | {s.frame} | {clock(s.time)} | {_plain(s.text)} |" for s in finding.story.steps
+            ]
             lines.append("")
-        lines += [f"**Remedy.** {finding.remedy}", "", f"**Would refute it.** {finding.refutation}", "", f"`{finding.display_filter}`"]
+        lines += [
+            f"**Remedy.** {finding.remedy}",
+            "",
+            f"**Would refute it.** {finding.refutation}",
+            "",
+            f"`{finding.display_filter}`",
+        ]
     lines += ["", f"Kernel: {diagnosis.kernel.profile} ({diagnosis.kernel.covers}), {diagnosis.kernel.why}."]
     return "\n".join(lines) + "\n"
 

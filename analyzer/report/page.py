@@ -26,7 +26,11 @@ def render(analysis: Analysis, figures: list[tuple[str, str, Any]]) -> str:
         figures: (name, alternative text, matplotlib figure).
     """
     environment = Environment(
-        loader=PackageLoader("analyzer.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("analyzer.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters.update(clock=clock, date=date, duration=duration, seconds=lambda ns: ns / NS)
     rows, total = _rows(analysis)
@@ -45,13 +49,15 @@ def _svg(figure: Any) -> Markup:
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
-    return Markup(text[text.index("<svg") :])  # noqa: S704 - drawn by us; matplotlib escapes its texts
+    return Markup(text[text.index("<svg") :])
 
 
 def _embedded(rows: list[list[Any]]) -> Markup:
     """JSON that cannot leave its script element."""
-    text = json.dumps(rows, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    return Markup(text)  # noqa: S704 - every character that HTML could read is escaped above
+    text = (
+        json.dumps(rows, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    )
+    return Markup(text)
 
 
 def _rows(analysis: Analysis) -> tuple[list[list[Any]], int]:
@@ -62,7 +68,9 @@ def _rows(analysis: Analysis) -> tuple[list[list[Any]], int]:
     start = vantage.tracked.first_time
     failed: list[list[Any]] = []
     others: list[list[Any]] = []
-    chunks = zip(vantage.tracked.syns.chunks(), vantage.replayed.verdicts.chunks(), vantage.causes.chunks(), strict=True)
+    chunks = zip(
+        vantage.tracked.syns.chunks(), vantage.replayed.verdicts.chunks(), vantage.causes.chunks(), strict=True
+    )
     for syns, verdicts, causes in chunks:
         for syn, verdict, cause in zip(syns, verdicts, causes, strict=True):
             into = failed if cause["cause"] else others

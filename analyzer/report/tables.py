@@ -33,6 +33,7 @@ from analyzer.units import NO_TIME, NS
 Records = np.ndarray[Any, np.dtype[np.void]]
 Mask = Any
 FORMATS = ("parquet", "csv", "jsonl")
+STAMPS = ("first_tsval", "last_tsval", "first_tsecr", "last_tsecr")
 TIME = pa.timestamp("ns", tz="UTC")
 
 
@@ -194,8 +195,8 @@ def _connections(names: Names, rows: Records, delays: dict[int, list[float]]) ->
         },
         "rst_by": _words(_reset_by(seen), ("", "orig", "resp", "both")),
         "closer": _words(rows["closer"], CLOSERS),
-        **{name: _numbers(rows[name], orig_ts) for name in ("first_tsval_orig", "last_tsval_orig", "first_tsecr_orig", "last_tsecr_orig")},
-        **{name: _numbers(rows[name], resp_ts) for name in ("first_tsval_resp", "last_tsval_resp", "first_tsecr_resp", "last_tsecr_resp")},
+        **{f"{name}_orig": _numbers(rows[f"{name}_orig"], orig_ts) for name in STAMPS},
+        **{f"{name}_resp": _numbers(rows[f"{name}_resp"], resp_ts) for name in STAMPS},
         "packets_orig": _numbers(rows["packets_orig"]),
         "packets_resp": _numbers(rows["packets_resp"]),
         "bytes_orig": _numbers(rows["bytes_orig"]),
@@ -270,7 +271,9 @@ def _parquet(batches: Iterator[pa.Table], path: Path) -> None:
     writer = None
     for table in batches:
         if writer is None:
-            writer = pq.ParquetWriter(path, table.schema, compression="zstd", compression_level=1, use_dictionary=_few_values(table))
+            writer = pq.ParquetWriter(
+                path, table.schema, compression="zstd", compression_level=1, use_dictionary=_few_values(table)
+            )
         writer.write_table(table)
     if writer is not None:
         writer.close()
@@ -301,7 +304,9 @@ def _jsonl(batches: Iterator[pa.Table], path: Path) -> None:
     with path.open("w", encoding="utf-8") as out:
         for table in batches:
             texts = {
-                f.name: table[f.name].cast(pa.string()).to_pylist() if pa.types.is_timestamp(f.type) else table[f.name].to_pylist()
+                f.name: table[f.name].cast(pa.string()).to_pylist()
+                if pa.types.is_timestamp(f.type)
+                else table[f.name].to_pylist()
                 for f in table.schema
             }
             for values in zip(*texts.values(), strict=True):

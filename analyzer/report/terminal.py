@@ -29,8 +29,9 @@ def show(analysis: Analysis, console: Console) -> None:
         _healthy(analysis, console)
         return
     console.print()
-    lost = f"{summary.unanswered:,} of {summary.syns:,} SYNs got no SYN-ACK; {summary.failed_attempts:,} of {summary.attempts:,} attempts failed for good."
-    console.print(Text(lost, style="bold"))
+    lost = f"{summary.unanswered:,} of {summary.syns:,} SYNs got no SYN-ACK"
+    failed = f"{summary.failed_attempts:,} of {summary.attempts:,} attempts failed for good"
+    console.print(Text(f"{lost}; {failed}.", style="bold"))
     top = diagnosis.findings[0]
     console.print(Text(top.statement) + Text(f" [{top.certainty}]", style="cyan"))
     if top.story is not None:
@@ -46,10 +47,8 @@ def _read(analysis: Analysis, console: Console) -> None:
         tracked = vantage.tracked
         files = tracked.files[0].path if len(tracked.files) == 1 else f"{len(tracked.files)} files"
         span = duration(tracked.last_time - tracked.first_time) if tracked.tcp_packets else "0 s"
-        console.print(
-            Text(f"{vantage.name}: ", style="bold")
-            + Text(f"{files}, {tracked.packets:,} packets, {tracked.connection_count:,} connections, {span} from {date(tracked.first_time)}")
-        )
+        what = f"{files}, {tracked.packets:,} packets, {tracked.connection_count:,} connections"
+        console.print(Text(f"{vantage.name}: ", style="bold") + Text(f"{what}, {span} from {date(tracked.first_time)}"))
 
 
 def _healthy(analysis: Analysis, console: Console) -> None:
@@ -75,7 +74,8 @@ def _story(story: Story, console: Console) -> None:
     if story.delta is not None and story.age is not None:
         way = "behind" if story.delta < 0 else "ahead of"
         age = f"{story.age:.1f} s" if story.age >= 0.1 else f"{story.age * 1000:.1f} ms"
-        console.print(Text(f"TSval {story.tsval} is {abs(story.delta):,} ticks {way} {story.peer_tsval}, kept for {age} (rule {story.rule})."))
+        numbers = f"TSval {story.tsval} is {abs(story.delta):,} ticks {way} {story.peer_tsval}"
+        console.print(Text(f"{numbers}, kept for {age} (rule {story.rule})."))
 
 
 def _few(story: Story) -> list[Step]:
@@ -88,7 +88,10 @@ def _few(story: Story) -> list[Step]:
 def _others(analysis: Analysis, console: Console) -> None:
     rest = analysis.diagnosis.findings[1:]
     for finding in rest[: 4 if console.width >= WIDE else 2]:
-        console.print(Text("also: ", style="bold") + Text(f"{finding.syns:,} SYNs {CAUSE_TITLES[finding.cause]} [{finding.certainty}]"))
+        console.print(
+            Text("also: ", style="bold")
+            + Text(f"{finding.syns:,} SYNs {CAUSE_TITLES[finding.cause]} [{finding.certainty}]")
+        )
     if len(rest) > 2 and console.width < WIDE:
         console.print(Text(f"      and {len(rest) - 2} more causes in the report"))
 

@@ -34,21 +34,28 @@ def draw(analysis: Analysis) -> Figure | None:
     axes.set_ylim(0, min(top, 300.0))
     remembers = analysis.main.replayed is not None and analysis.main.replayed.hypothesis.remembers
     if remembers:
-        axes.fill_between([-3e9, -2], 0, 60, color=WINDOW, alpha=0.28, linewidth=0, label="the rule rejects: ≥ 2 ticks behind, < 60 s")
+        axes.fill_between(
+            [-3e9, -2], 0, 60, color=WINDOW, alpha=0.28, linewidth=0, label="the rule rejects: ≥ 2 ticks behind, < 60 s"
+        )
     axes.axvline(-1.5, color="#1a1a1a", linestyle="--", linewidth=1)
     axes.axhline(60, color="#1a1a1a", linestyle=":", linewidth=1)
     shown = age <= axes.get_ylim()[1]
     marks(axes, delta[~lost & shown], age[~lost & shown], False, "not dropped by the timestamp check")
     if lost.any():
         marks(axes, delta[lost & shown], age[lost & shown], True, "dropped by the timestamp check")
-    inside = int(np.count_nonzero(lost))
-    outside = int(np.count_nonzero(~lost & (delta <= -2) & (age < 59)))
-    title = f"{inside:,} SYNs were dropped, all {'inside' if inside else 'outside'} the rule's region" if remembers and inside else (
-        "SYNs and the timestamp of the connection before them"
+    within = (delta <= -2) & (age < 60)
+    title = _title(
+        int(np.count_nonzero(lost)), int(np.count_nonzero(lost & within)), int(np.count_nonzero(~lost & within))
     )
-    if remembers and inside:
-        title += f"; {outside:,} others lay in it" if outside else "; no other SYN lay in it"
     dress(axes, title, "SYN's TSval − remembered TSval (ticks, symmetric log scale)", "age of the remembered value (s)")
     axes.set_xticks([-1e9, -1e6, -1e3, 0, 1e3, 1e6, 1e9])
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False)
     return figure
+
+
+def _title(lost: int, inside: int, others: int) -> str:
+    if not lost:
+        return "No SYN was dropped by the timestamp check"
+    where = "all" if inside == lost else f"{inside:,}"
+    rest = "no other SYN lay in it" if not others else f"{others:,} other{'s' if others > 1 else ''} lay in it"
+    return f"{lost:,} SYNs were dropped, {where} inside the rule's region; {rest}"

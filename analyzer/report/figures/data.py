@@ -34,7 +34,9 @@ def points(analysis: Analysis) -> Points:
     assert vantage.replayed is not None
     step = 1 + len(vantage.tracked.syns) // MOST_ROWS
     parts: list[tuple[Records, Records, Any]] = []
-    chunks = zip(vantage.tracked.syns.chunks(), vantage.replayed.verdicts.chunks(), vantage.causes.chunks(), strict=True)
+    chunks = zip(
+        vantage.tracked.syns.chunks(), vantage.replayed.verdicts.chunks(), vantage.causes.chunks(), strict=True
+    )
     for syns, verdicts, causes in chunks:
         keep = (causes["cause"] != CAUSES.index("answered")) | (np.arange(len(syns)) % step == 0)
         parts.append((syns[keep], verdicts[keep], causes["cause"][keep]))

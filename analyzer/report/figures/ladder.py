@@ -1,5 +1,6 @@
 """The worked example as a ladder between client side and server."""
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyzer.diagnosis.model import Analysis, Step
@@ -35,13 +36,12 @@ def draw(analysis: Analysis) -> Figure | None:
     return figure
 
 
-def _arrow(axes: object, step: Step, y: float) -> None:
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
+def _arrow(axes: Axes, step: Step, y: float) -> None:
     start, end = (1.0, 0.0) if step.role in FROM_SERVER else (0.0, 1.0)
     colour = REJECTED if step.role == "syn" else ACCEPTED
     style = {"arrowstyle": "->", "color": colour, "linewidth": 1.4, "linestyle": "-" if step.role != "syn" else "--"}
     axes.annotate("", xy=(end, y), xytext=(start, y), arrowprops=style)
     axes.text(0.5, y + 0.12, step.text, ha="center", va="bottom", fontsize=8)
-    axes.text(-0.03, y, f"{clock(step.time)}  frame {step.frame}", ha="right", va="center", fontsize=7.5, family="monospace")
+    axes.text(
+        -0.03, y, f"{clock(step.time)}  frame {step.frame}", ha="right", va="center", fontsize=7.5, family="monospace"
+    )

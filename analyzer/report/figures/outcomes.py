@@ -12,7 +12,14 @@ from analyzer.units import NS
 
 NAME = "outcomes"
 ALT = "SYNs per interval, stacked by what became of them."
-LOOKS = (("#9ecae1", ""), ("#D55E00", "xx"), ("#009E73", "//"), ("#CC79A7", ".."), ("#56B4E9", "\\\\"), ("#777777", "++"))
+LOOKS = (
+    ("#9ecae1", ""),
+    ("#D55E00", "xx"),
+    ("#009E73", "//"),
+    ("#CC79A7", ".."),
+    ("#56B4E9", "\\\\"),
+    ("#777777", "++"),
+)
 
 
 def draw(analysis: Analysis) -> Figure | None:
@@ -30,10 +37,26 @@ def draw(analysis: Analysis) -> Figure | None:
     present = [c for c in range(len(CAUSES)) if (data.causes == c).any()]
     for cause, (colour, hatch) in zip(present, LOOKS * 3, strict=False):
         height = np.histogram(times[data.causes == cause], edges)[0]
-        axes.bar(edges[:-1], height, width, bottom=base, align="edge", color=colour, hatch=hatch, edgecolor="#1a1a1a", linewidth=0.3, label=CAUSE_TITLES[CAUSES[cause]])
+        axes.bar(
+            edges[:-1],
+            height,
+            width,
+            bottom=base,
+            align="edge",
+            color=colour,
+            hatch=hatch,
+            edgecolor="#1a1a1a",
+            linewidth=0.3,
+            label=CAUSE_TITLES[CAUSES[cause]],
+        )
         base += height
     failed = int(np.count_nonzero(data.causes))
     total = analysis.diagnosis.summary.syns
-    dress(axes, f"{failed:,} of {total:,} SYNs went wrong" if failed else f"All {total:,} SYNs were answered", "time since the capture began (s)", f"SYNs per {width:g} s")
+    dress(
+        axes,
+        f"{failed:,} of {total:,} SYNs went wrong" if failed else f"All {total:,} SYNs were answered",
+        "time since the capture began (s)",
+        f"SYNs per {width:g} s",
+    )
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False)
     return figure

@@ -48,7 +48,7 @@ ANSWER = schema.ANSWER_NONE
 
 
 @njit(cache=True)
-def letter(c, s, which, responder):  # type: ignore[no-untyped-def]
+def letter(c, s, which, responder):
     """Add a history letter once per direction; capitals are the originator's, as in Zeek."""
     bit = np.uint32(1) << np.uint32(which + (16 if responder else 0))
     if s.told & bit or s.letters >= HISTORY_ROOM:
@@ -68,7 +68,7 @@ def letter(c, s, which, responder):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def history(c, s, p, responder, repeated, gap):  # type: ignore[no-untyped-def]
+def history(c, s, p, responder, repeated, gap):
     """Letters of one packet."""
     flags = p.flags
     if flags & SYN:
@@ -88,7 +88,7 @@ def history(c, s, p, responder, repeated, gap):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def syn(c, s, p):  # type: ignore[no-untyped-def]
+def syn(c, s, p):
     """A SYN of the incarnation's originator; the first one fills the record."""
     if c.syn_count < 65535:
         c.syn_count += 1
@@ -111,7 +111,7 @@ def syn(c, s, p):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def syn_ack(c, s, p):  # type: ignore[no-untyped-def]
+def syn_ack(c, s, p):
     """A SYN-ACK of the responder."""
     if c.syn_ack_count < 65535:
         c.syn_ack_count += 1
@@ -135,7 +135,7 @@ def syn_ack(c, s, p):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def timestamps(c, s, p, responder):  # type: ignore[no-untyped-def]
+def timestamps(c, s, p, responder):
     """First and last TSval and TSecr of each side, and ts_recent as the responder keeps it (RFC 7323 section 4.3)."""
     if not p.opts & OPT_TS:
         return
@@ -166,7 +166,7 @@ def timestamps(c, s, p, responder):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def from_orig(c, s, p):  # type: ignore[no-untyped-def]
+def from_orig(c, s, p):
     """A packet of the originator that is no SYN."""
     c.packets_orig += 1
     c.bytes_orig += np.uint64(p.length)
@@ -196,8 +196,7 @@ def from_orig(c, s, p):  # type: ignore[no-untyped-def]
                 micros = max(micros, 1)
                 if c.rtt_min == 0 or micros < c.rtt_min:
                     c.rtt_min = micros
-                if micros > c.rtt_max:
-                    c.rtt_max = micros
+                c.rtt_max = max(c.rtt_max, micros)
         if c.seen & SEEN_FIN_RESP and not c.seen & SEEN_FIN_RESP_ACKED and d32(ack, np.int64(s.fin_resp_end)) >= 0:
             c.seen |= SEEN_FIN_RESP_ACKED
             c.fin_resp_acked = p.time
@@ -222,7 +221,7 @@ def from_orig(c, s, p):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def from_resp(c, s, p):  # type: ignore[no-untyped-def]
+def from_resp(c, s, p):
     """A packet of the responder."""
     c.packets_resp += 1
     c.bytes_resp += np.uint64(p.length)
@@ -274,7 +273,7 @@ def from_resp(c, s, p):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def reset(c, p, who):  # type: ignore[no-untyped-def]
+def reset(c, p, who):
     """The first RST of a side."""
     if not c.seen & (SEEN_RST_ORIG | SEEN_RST_RESP):
         c.rst_time = p.time
@@ -285,7 +284,7 @@ def reset(c, p, who):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def conn_state(seen):  # type: ignore[no-untyped-def]
+def conn_state(seen):
     """Zeek's conn_state of a finished record, an index in ``schema.CONN_STATES``."""
     syn_seen, taken = seen & SEEN_SYN, seen & SEEN_SYN_ACK
     if syn_seen and taken:
