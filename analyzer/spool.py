@@ -12,6 +12,8 @@ import numpy as np
 
 from analyzer.schema import Table
 
+CHUNK_ROWS = 16384
+
 Records = np.ndarray[Any, np.dtype[np.void]]
 
 
@@ -24,7 +26,7 @@ class Spool:
         memory_rows: Rows kept in memory before chunks go to a temporary file.
     """
 
-    def __init__(self, table: Table, chunk_rows: int = 65536, memory_rows: int = 524288) -> None:
+    def __init__(self, table: Table, chunk_rows: int = CHUNK_ROWS, memory_rows: int = 8 * CHUNK_ROWS) -> None:
         self.table = table
         self.dtype = table.dtype
         self.chunk_rows = chunk_rows
@@ -42,6 +44,11 @@ class Spool:
         """Add *rows* (any number, of this table's dtype)."""
         start = 0
         while start < len(rows):
+            if self._fill == 0 and len(rows) - start >= self.chunk_rows and self._file is not None:
+                rows[start : start + self.chunk_rows].tofile(self._file)
+                self._filed += 1
+                start += self.chunk_rows
+                continue
             take = min(len(rows) - start, self.chunk_rows - self._fill)
             self._tail[self._fill : self._fill + take] = rows[start : start + take]
             self._fill += take

@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit
 
-from analyzer.connections.record import L_FLIP, conn_state, d32, from_orig, from_resp, letter, syn, syn_ack, timestamps
 from analyzer.connections.lookup import DEAD, find, find_slot, intern_host, source_is_a
+from analyzer.connections.record import L_FLIP, conn_state, d32, from_orig, from_resp, letter, syn, syn_ack, timestamps
 from analyzer.connections.state import (
     BLOCK_DONE,
     CHAINS,
@@ -332,7 +332,6 @@ def _from_responder(p, c, s, older_speaks, syns, events, state):
             timestamps(c, s, p, True)
             syn_ack(c, s, p)
             _answer(p, s, ANSWER_SYN_ACK, syns, state)
-        _event(p, c, s, True, events, state)
         return
     waiting = c.seen & SEEN_SYN and not c.seen & SEEN_SYN_ACK
     if flags & RST:

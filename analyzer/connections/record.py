@@ -71,6 +71,12 @@ def letter(c, s, which, responder):
 def history(c, s, p, responder, repeated, gap):
     """Letters of one packet."""
     flags = p.flags
+    plain = L_DATA if p.length > 0 else L_ACK
+    if (
+        s.told >> np.uint32(plain + (16 if responder else 0)) & np.uint32(1)
+        and not gap and not repeated and flags & (SYN | FIN | RST) == 0 and p.window
+    ):  # fmt: skip
+        return
     if flags & SYN:
         letter(c, s, L_SYN_ACK if flags & ACK else L_SYN, responder)
     if gap:

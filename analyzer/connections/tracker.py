@@ -12,19 +12,19 @@ from analyzer.connections import passes, state
 from analyzer.connections.lookup import EMPTY, rebuild, rebuild_hosts
 from analyzer.errors import Problem
 from analyzer.schema import CONNECTION, EVENT, HOST, KIND_TCP, SYN_ROW
-from analyzer.spool import Spool
+from analyzer.spool import CHUNK_ROWS, Spool
 from analyzer.units import NO_TIME, NS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
 
 ANSWER_HORIZON = 120 * NS
 """A SYN's answer is awaited this long."""
-CLOSED_HORIZON = 300 * NS
+CLOSED_HORIZON = 150 * NS
 """Reuse of the four numbers is noticed this long after a close."""
 IDLE_HORIZON = 3600 * NS
 """An open connection without a packet is kept this long."""
 SWEEP_EVERY = 30 * NS
-FIRST_SLOTS = 4096
+FIRST_SLOTS = 8192
 
 
 @dataclass
@@ -74,9 +74,9 @@ class Tracker:
         self._hosts = np.zeros(256, HOST.dtype).view(np.recarray)
         self._host_table = np.full(1024, EMPTY, np.int32)
         self._chain_syns = np.zeros(FIRST_SLOTS, np.uint32)
-        self._syns = np.zeros(16384, SYN_ROW.dtype).view(np.recarray)
-        self._events = np.zeros(16384, EVENT.dtype).view(np.recarray)
-        self._done = np.zeros(16384, state.CONN).view(np.recarray)
+        self._syns = np.zeros(CHUNK_ROWS, SYN_ROW.dtype).view(np.recarray)
+        self._events = np.zeros(CHUNK_ROWS, EVENT.dtype).view(np.recarray)
+        self._done = np.zeros(CHUNK_ROWS, state.CONN).view(np.recarray)
         self._next_sweep = NO_TIME
         self._more_slots(FIRST_SLOTS)
 
@@ -114,7 +114,7 @@ class Tracker:
 
     def _make_room(self, what: int) -> None:
         if what == state.NEED_SLOTS:
-            self._more_slots(max(FIRST_SLOTS, len(self._slots) // 2))
+            self._more_slots(len(self._slots))
         elif what == state.NEED_SYNS:
             self._flush_syns()
         elif what == state.NEED_EVENTS:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from analyzer.kernel.settings import Settings
 from analyzer.replay.engine import Engine, Ev, Hypothesis, Write
 from analyzer.replay.judge import Ruling
 from analyzer.replay.queues import Queues
+from analyzer.replay.screen import BACKLOG_UNKNOWN, Reasons, screen
 from analyzer.replay.vantage import SERVER, Vantage
 from analyzer.schema import ACK, PEER_STATE, SYN, VERDICT, VERDICTS
 from analyzer.seqnum import d32
@@ -70,49 +72,30 @@ class _Chains:
         return key if self._one_server or key is None or self._profile.key == "local_remote" else (resp, key)
 
 
-def events_of(tracked: Tracked) -> Iterator[Ev]:
-    """The capture's events as tuples, in order of arrival."""
+def events_of(tracked: Tracked, needed: Any = None) -> Iterator[Ev]:
+    """The capture's events as tuples, in order of arrival; of *needed* chains only, if given."""
     for chunk in tracked.events.chunks():
-        yield from map(Ev._make, chunk[_COLUMNS].tolist())
+        rows = chunk if needed is None else chunk[needed[chunk["chain"]]]
+        yield from map(Ev._make, rows[_COLUMNS].tolist())
 
 
-class _Verdicts:
-    """Collects rulings into VERDICT chunks."""
-
-    def __init__(self, replayed: Replayed) -> None:
-        self._out = replayed
-        self._rows: list[tuple[int, ...]] = []
-        self._reasons: dict[str, int] = {"": 0}
-
-    def add(self, ev: Ev, ruling: Ruling) -> None:
-        reason = self._reasons.get(ruling.reason)
-        if reason is None:
-            reason = len(self._reasons)
-            self._reasons[ruling.reason] = reason
-            self._out.reasons.append(ruling.reason)
-        certainty = 2 if ruling.certain else 1 if ruling.verdict != "unknown" else 0
-        compared, tsval, frame, file, time = 0, 0, 0, 0, NO_TIME
-        if ruling.stamp is not None:
-            stamp = ruling.stamp
-            compared, tsval, frame, file, time = 1, stamp.tsval, stamp.frame, stamp.file, stamp.written
-        elif ruling.compared_bucket is not None and ruling.compared_bucket.has_ts:
-            bucket = ruling.compared_bucket
-            compared, tsval, time = 1, bucket.ts_recent, bucket.ts_recent_time
-            frame, file = bucket.ts_frame, bucket.ts_file
-        delta = d32(ev.tsval, tsval) if compared else 0
-        age = ev.time - time if compared and time != NO_TIME else 0
-        self._rows.append(
-            (
-                _VERDICT[ruling.verdict], certainty, _RULE[ruling.rule], _RULE[ruling.alternative], compared, reason,
-                tsval, frame, file, time, delta, age,
-            )
-        )  # fmt: skip
-        if len(self._rows) >= 65536:
-            self.flush()
-
-    def flush(self) -> None:
-        self._out.verdicts.append(np.array(self._rows, VERDICT.dtype))
-        self._rows.clear()
+def _row(ev: Ev, ruling: Ruling, reasons: Reasons) -> tuple[int, ...]:
+    """A ruling as a VERDICT row."""
+    certainty = 2 if ruling.certain else 1 if ruling.verdict != "unknown" else 0
+    compared, tsval, frame, file, time = 0, 0, 0, 0, NO_TIME
+    if ruling.stamp is not None:
+        stamp = ruling.stamp
+        compared, tsval, frame, file, time = 1, stamp.tsval, stamp.frame, stamp.file, stamp.written
+    elif ruling.compared_bucket is not None and ruling.compared_bucket.has_ts:
+        bucket = ruling.compared_bucket
+        compared, tsval, time = 1, bucket.ts_recent, bucket.ts_recent_time
+        frame, file = bucket.ts_frame, bucket.ts_file
+    delta = d32(ev.tsval, tsval) if compared else 0
+    age = ev.time - time if compared and time != NO_TIME else 0
+    return (
+        _VERDICT[ruling.verdict], certainty, _RULE[ruling.rule], _RULE[ruling.alternative], compared,
+        reasons.number(ruling.reason), tsval, frame, file, time, delta, age,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -148,23 +131,57 @@ def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope 
     hypothesis = Hypothesis(profile, filled, scope.vantage, max(tracked.first_time, 0), scope.known_empty)
     replayed = Replayed(hypothesis)
     chains = _Chains(tracked, profile, scope.vantage.at_server)
-    engine = Engine(hypothesis, chains.peer, Queues(profile, filled))
-    verdicts = _Verdicts(replayed)
-    front = np.isin(chains.resp, list(scope.front_hosts)) if scope.front_hosts else None
-    for count, ev in enumerate(events_of(tracked)):
-        if scope.limit and count >= scope.limit:
+    sieve = screen(tracked, hypothesis) if not scope.front_hosts else None
+    engine = Engine(hypothesis, chains.peer, Queues(profile, filled) if sieve is None else None)
+    needed = None if sieve is None else sieve.needed
+    reasons = Reasons(replayed.reasons)
+    rulings = _rulings(engine, events_of(tracked, needed), _front(chains, scope), scope.limit)
+    for syns in tracked.syns.chunks():
+        if sieve is None:
+            rows = [_row(ev, ruling, reasons) for ev, ruling in islice(rulings, len(syns))]
+            out = np.array(rows, VERDICT.dtype)
+        else:
+            out = sieve.verdicts(syns, reasons)
+            where = np.flatnonzero(sieve.needed[syns["chain"]])
+            rows = [_row(ev, ruling, reasons) for ev, ruling in islice(rulings, len(where))]
+            engine_says = np.array(rows, VERDICT.dtype)
+            where = where[: len(rows)]
+            unsure = out["reason"][where] == reasons.number(BACKLOG_UNKNOWN)
+            out[where] = engine_says
+            _lower(out, where[unsure], reasons.number(BACKLOG_UNKNOWN))
+            if scope.limit and len(rows) < len(where):
+                out = out[: where[len(rows) - 1] + 1 if rows else 0]
+        replayed.verdicts.append(out)
+        if scope.limit and len(out) < len(syns):
             break
-        if front is not None and front[ev.chain]:
-            if ev.flags & (SYN | ACK) == SYN and not ev.resp and ev.kind == 0:
-                verdicts.add(ev, UNJUDGED)
-            continue
-        ruling = engine.feed(ev)
-        if ruling is not None:
-            verdicts.add(ev, ruling)
-    verdicts.flush()
     replayed.contradictions = engine.contradictions
     replayed.peer_states = _peer_states(engine.writes, chains)
     return replayed
+
+
+def _lower(out: Records, where: Any, reason: int) -> None:
+    """A certain 'accept' is only possible where the queues are in doubt."""
+    taken = where[(out["certainty"][where] == 2) & (out["verdict"][where] == _VERDICT["accept"])]
+    out["certainty"][taken], out["reason"][taken] = 1, reason
+
+
+def _front(chains: _Chains, scope: Scope) -> Any:
+    """Bool (chains,): True where a load balancer answers; None if there is no such host."""
+    return np.isin(chains.resp, list(scope.front_hosts)) if scope.front_hosts else None
+
+
+def _rulings(engine: Engine, events: Iterator[Ev], front: Any, limit: int) -> Iterator[tuple[Ev, Ruling]]:
+    """The engine's ruling on each SYN among *events*, in order."""
+    for count, ev in enumerate(events):
+        if limit and count >= limit:
+            return
+        if front is not None and front[ev.chain]:
+            if ev.flags & (SYN | ACK) == SYN and not ev.resp and ev.kind == 0:
+                yield ev, UNJUDGED
+            continue
+        ruling = engine.feed(ev)
+        if ruling is not None:
+            yield ev, ruling
 
 
 UNJUDGED = Ruling(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analyzer.connections.names import host_texts, uid
+from analyzer.connections.names import host_texts, uids
 from analyzer.diagnosis.model import Analysis, Vantage
 from analyzer.kernel.rules import RULE_NAMES, WRITE_EVENTS
 from analyzer.schema import (
@@ -42,8 +42,12 @@ def _times(values: Any) -> pa.Array:
 
 
 def _words(codes: Any, words: Iterable[str], mask: Mask = None) -> pa.Array:
-    listed = pa.array([w or None for w in words], pa.string())
-    return listed.take(pa.array(codes.astype(np.int64), mask=mask))
+    """Codes as a dictionary column; an empty word is null."""
+    listed = list(words)
+    empty = np.array([not word for word in listed], np.bool_)[codes]
+    hidden = empty if mask is None else empty | mask
+    indices = pa.array(codes.astype(np.int32), mask=hidden if hidden.any() else None)
+    return pa.DictionaryArray.from_arrays(indices, pa.array([word or "-" for word in listed], pa.string()))
 
 
 def _numbers(values: Any, mask: Mask = None) -> pa.Array:
@@ -55,7 +59,12 @@ def _seconds(values: Any, mask: Mask = None) -> pa.Array:
 
 
 def _uids(name: str, conns: Any) -> pa.Array:
-    return pa.array([uid(name, conn) if conn >= 0 else None for conn in conns.tolist()], pa.string())
+    return _texts(uids(name, conns), conns < 0)
+
+
+def _texts(values: Any, mask: Mask = None) -> pa.Array:
+    """Fixed-width byte strings as text."""
+    return pa.array(values, mask=mask).cast(pa.string())
 
 
 class Names:
@@ -68,15 +77,15 @@ class Names:
 
     def host(self, ids: Any) -> pa.Array:
         """Addresses of host ids."""
-        return self.hosts.take(pa.array(ids.astype(np.int64)))
+        return pa.DictionaryArray.from_arrays(pa.array(ids), self.hosts)
 
     def constant(self, count: int) -> pa.Array:
         """The capture's name, *count* times."""
-        return pa.array([self.capture]).take(pa.array(np.zeros(count, np.int64)))
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([self.capture]))
 
     def file(self, ids: Any) -> pa.Array:
         """File names by index."""
-        return self.files.take(pa.array(ids.astype(np.int64)))
+        return pa.DictionaryArray.from_arrays(pa.array(ids.astype(np.int32)), self.files)
 
 
 def syn_batches(analysis: Analysis) -> Iterator[pa.Table]:
@@ -123,11 +132,11 @@ def _syns(names: Names, vantage: Vantage, rows: Records, verdicts: Records, caus
         "peer_stamp_frame": _numbers(verdicts["peer_stamp_frame"], no_state | (verdicts["peer_stamp_frame"] == 0)),
         "tsval_delta": _numbers(verdicts["tsval_delta"], no_state | no_ts),
         "stamp_age": _seconds(verdicts["stamp_age"], no_stamp),
-        "cause": pa.nulls(count, pa.string()) if causes is None else _words(causes["cause"], CAUSES),
-        "cause_certainty": pa.nulls(count, pa.string())
+        "cause": _words(np.zeros(count, np.uint8), ("",)) if causes is None else _words(causes["cause"], CAUSES),
+        "cause_certainty": _words(np.zeros(count, np.uint8), ("",))
         if causes is None
         else _words(causes["certainty"], CAUSE_CERTAINTIES),
-        "aggravated_by": pa.nulls(count, pa.string())
+        "aggravated_by": _words(np.zeros(count, np.uint8), ("",))
         if causes is None
         else _words(causes["aggravated_by"], CAUSES, causes["aggravated_by"] == 0),
         "time_lb_client": empty_time,
@@ -180,11 +189,11 @@ def _connections(names: Names, rows: Records, delays: dict[int, list[float]]) ->
         "start": _times(rows["start"]),
         "end": _times(rows["end"]),
         "conn_state": _words(rows["state"], CONN_STATES),
-        "history": pa.array(rows["history"].tolist(), pa.binary()).cast(pa.string()),
+        "history": _texts(rows["history"]),
         "isn_orig": _numbers(rows["isn_orig"], (seen & SEEN_SYN) == 0),
         "isn_resp": _numbers(rows["isn_resp"], (seen & SEEN_SYN_ACK) == 0),
         "syn_count": _numbers(rows["syn_count"]),
-        "syn_rexmit_delays": pa.array([delays.get(c, []) for c in rows["conn"].tolist()], pa.list_(pa.float64())),
+        "syn_rexmit_delays": _lists(rows["conn"], delays),
         "syn_ack_count": _numbers(rows["syn_ack_count"]),
         **{
             name: _times(rows[name])
@@ -207,6 +216,19 @@ def _connections(names: Names, rows: Records, delays: dict[int, list[float]]) ->
         "end_frame": _numbers(rows["end_frame"]),
     }  # fmt: skip
     return pa.table(columns)
+
+
+def _lists(conns: Any, delays: dict[int, list[float]]) -> pa.Array:
+    """One list of delays per connection; most are empty."""
+    counts = np.zeros(len(conns), np.int32)
+    values: list[float] = []
+    known = np.isin(conns, list(delays)) if delays else np.zeros(len(conns), np.bool_)
+    for at in np.flatnonzero(known).tolist():
+        mine = delays[int(conns[at])]
+        counts[at] = len(mine)
+        values.extend(mine)
+    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, pa.float64()))
 
 
 def _reset_by(seen: Any) -> Any:
@@ -280,8 +302,7 @@ def _parquet(batches: Iterator[pa.Table], path: Path) -> None:
 
 
 def _few_values(table: pa.Table) -> list[str]:
-    unique = {"uid", "previous_uid", "history"}
-    return [f.name for f in table.schema if pa.types.is_string(f.type) and f.name not in unique]
+    return [f.name for f in table.schema if pa.types.is_dictionary(f.type)]
 
 
 def _csv(batches: Iterator[pa.Table], path: Path) -> None:
@@ -293,6 +314,8 @@ def _csv(batches: Iterator[pa.Table], path: Path) -> None:
                 {
                     f.name: pa.array([" ".join(map(str, v)) for v in table[f.name].to_pylist()], pa.string())
                     if pa.types.is_list(f.type)
+                    else table[f.name].cast(pa.string())
+                    if pa.types.is_dictionary(f.type)
                     else table[f.name]
                     for f in table.schema
                 }

@@ -1,0 +1,163 @@
+"""What need not be replayed one by one: SYNs on four-tuples that were used once, with room in the queues.
+
+Such a SYN meets no socket and no bucket, so without a peer memory it goes through the listener and is
+taken.  Bounds of the queues' fill come from the connections table; where they come near a limit, the
+engine counts instead.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analyzer.connections import Tracked
+from analyzer.kernel import rules
+from analyzer.replay.engine import Hypothesis
+from analyzer.replay.queues import SMALLEST_BACKLOG
+from analyzer.schema import CERTAINTIES, OPT_CLIPPED, OPT_TS, SEEN_ESTABLISHED, VERDICT, VERDICTS
+from analyzer.units import NO_TIME, NS
+
+Records = np.ndarray[Any, np.dtype[np.void]]
+Times = np.ndarray[Any, np.dtype[np.int64]]
+
+REQUEST_LIFE = 63 * NS
+LEAD_IN = 60 * NS
+FEW_REQUESTS = 8
+"""An unknown backlog makes at least this much room for half-open requests."""
+
+_CERTAIN, _POSSIBLE = CERTAINTIES.index("certain"), CERTAINTIES.index("possible")
+BACKLOG_UNKNOWN = "the listener's backlog is not known (--backlog)"
+CLIPPED = "the capture cut the SYN's options; its TSval is not known"
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Sorted times at which connections enter and leave the listener's two queues."""
+
+    requested: Times
+    completed: Times
+    queued: Times
+    served: Times
+
+    def half_open(self, times: Times) -> Times:
+        """Upper bound of the SYN queue's length at each time."""
+        return np.searchsorted(self.requested, times, "left") - np.searchsorted(self.completed, times, "right")
+
+    def waiting(self, times: Times) -> Times:
+        """Upper bound of the accept queue's length at each time."""
+        return np.searchsorted(self.queued, times, "left") - np.searchsorted(self.served, times, "right")
+
+
+def fill_of(tracked: Tracked) -> Fill:
+    """Bounds of the queues' fill, all listeners taken together.
+
+    A request leaves when its handshake completes, it is reset, or after 63 s.  Connections leave the
+    accept queue in order: data or a FIN of the responder shows that its application has taken that
+    connection and every one queued before it.
+    """
+    parts = [
+        chunk[["syn_time", "established_time", "rst_time", "first_data_resp", "fin_resp_time", "seen"]]
+        for chunk in tracked.connections.chunks()
+    ]
+    if not parts:
+        none = np.zeros(0, np.int64)
+        return Fill(none, none, none, none)
+    rows = np.concatenate(parts)
+    opened = rows[rows["syn_time"] != NO_TIME]
+    ends = opened["syn_time"] + REQUEST_LIFE
+    for column in ("established_time", "rst_time"):
+        times = opened[column]
+        ends = np.where(times != NO_TIME, np.minimum(ends, np.maximum(times, opened["syn_time"])), ends)
+    queued = opened[(opened["seen"] & SEEN_ESTABLISHED) > 0]
+    queued = queued[np.argsort(queued["established_time"], kind="stable")]
+    never = np.iinfo(np.int64).max
+    shown = [np.where(queued[c] == NO_TIME, never, queued[c]) for c in ("first_data_resp", "fin_resp_time")]
+    served = np.minimum.accumulate(np.minimum(*shown)[::-1])[::-1]
+    return Fill(np.sort(opened["syn_time"]), np.sort(ends), queued["established_time"].copy(), np.sort(served))
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Which chains the engine must replay, and what the others' SYNs get.
+
+    Attributes:
+        needed: bool (chains,), True where the engine decides.
+        backlog_matters: Whether an unknown backlog puts some verdicts in doubt.
+        fill: The queues' bounds.
+    """
+
+    hypothesis: Hypothesis
+    needed: np.ndarray[Any, np.dtype[np.bool_]]
+    fill: Fill
+
+    def verdicts(self, syns: Records, reasons: "Reasons") -> Records:
+        """VERDICT rows for *syns*, right for every SYN whose chain is not needed."""
+        out = np.zeros(len(syns), VERDICT.dtype)
+        out["verdict"] = VERDICTS.index("accept")
+        out["certainty"] = _CERTAIN
+        out["rule"] = rules.RULE_NAMES.index("listener")
+        out["peer_stamp_time"] = NO_TIME
+        if self.hypothesis.settings.backlog is None:
+            self._doubt(out, self.unsure_queues(syns["time"]), reasons.number(BACKLOG_UNKNOWN))
+        clipped = ((syns["opts"] & OPT_CLIPPED) > 0) & ((syns["opts"] & OPT_TS) == 0)
+        self._doubt(out, clipped, reasons.number(CLIPPED))
+        if not self.hypothesis.known_empty:
+            missing = -((syns["time"] - self.hypothesis.start - LEAD_IN) // NS)
+            early = missing > 0
+            for seconds in np.unique(missing[early]).tolist():
+                self._doubt(out, missing == seconds, reasons.number(lead_in_text(seconds)))
+        return out
+
+    def unsure_queues(self, times: Times) -> Any:
+        """Where an unknown backlog may have been too small."""
+        return (self.fill.waiting(times) > SMALLEST_BACKLOG) | (self.fill.half_open(times) > FEW_REQUESTS)
+
+    @staticmethod
+    def _doubt(out: Records, where: Any, reason: int) -> None:
+        out["certainty"][where] = _POSSIBLE
+        out["reason"][where] = reason
+
+
+def lead_in_text(seconds: int) -> str:
+    """What is in doubt during the first minute of a capture."""
+    return f"assumes no TIME-WAIT from before the capture; {seconds} s of lead-in missing"
+
+
+class Reasons:
+    """Texts numbered as they first appear; 0 is empty."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+        self._numbers = {text: i for i, text in enumerate(texts)}
+
+    def number(self, text: str) -> int:
+        """Index of *text*, added if new."""
+        found = self._numbers.get(text)
+        if found is None:
+            found = len(self.texts)
+            self._numbers[text] = found
+            self.texts.append(text)
+        return found
+
+
+def screen(tracked: Tracked, hypothesis: Hypothesis) -> Screen | None:
+    """A screen where one is sound, else None: then every event goes through the engine.
+
+    It is sound without a peer memory, and while the queues stay away from their limits.
+    """
+    if hypothesis.remembers:
+        return None
+    fill = fill_of(tracked)
+    settings, profile = hypothesis.settings, hypothesis.profile
+    most_open = int(fill.half_open(fill.requested).max(initial=0)) + 1
+    backlog = settings.backlog
+    if backlog is not None:
+        most_waiting = int(fill.waiting(fill.requested).max(initial=0))
+        limit = rules.syn_queue_limit(profile, backlog, settings.max_syn_backlog or 0)
+        near = rules.accept_queue_full(most_waiting, backlog) or rules.syn_queue_full(profile, most_open + 2, limit)
+    else:
+        near = rules.syn_queue_full(profile, most_open + 2, rules.syn_queue_limit(profile, settings.somaxconn or 0, 64))
+    quarter = rules.last_quarter(most_open, settings.max_syn_backlog or 0, settings.syncookies or 0)
+    if near or quarter:
+        return None
+    return Screen(hypothesis, tracked.chain_syns > 1, fill)
