@@ -11,7 +11,7 @@ from analyzer.diagnosis.model import Analysis, KernelChoice, QualityNote, Vantag
 from analyzer.errors import InputError, UsageError
 from analyzer.kernel.profiles import find_profile
 from analyzer.kernel.settings import SYSCTLS, Settings, parse_sysctls
-from analyzer.replay.choice import agree, plausible, rank
+from analyzer.replay.choice import Score, agree, contested_part, plausible, rank, screens
 from analyzer.replay.legs import side_of, virtual_hosts
 from analyzer.replay.run import Replayed, Scope, replay
 from analyzer.replay.vantage import LOAD_BALANCER, SERVER
@@ -134,9 +134,22 @@ def _chosen(tracked: Tracked, settings: Settings, scope: Scope) -> tuple[Replaye
     """Score the candidates on the capture; verdicts are certain where the plausible ones agree."""
     scores = rank(tracked, settings, scope)
     fits = plausible(scores)
-    runs = [replay(tracked, s.profile, replace(settings, tw_recycle=s.tw_recycle), scope) for s in fits]
-    best = fits[0]
+    best, *others = _unlike(fits)
+    small = not any(s.tw_recycle for s in fits) and screens(tracked, settings, scope)
+    part = contested_part(tracked) if small and others else tracked
+    first = replay(tracked, best.profile, replace(settings, tw_recycle=best.tw_recycle), scope)
+    rest = [replay(part, s.profile, replace(settings, tw_recycle=s.tw_recycle), scope) for s in others]
     alike = ", ".join(s.name for s in fits[1:])
     why = "chosen by the packets" if not alike else f"the packets do not tell it from {alike}"
     ranked = tuple((s.name, s.agreed, s.missed) for s in scores)
-    return agree(runs[0], runs[1:]), KernelChoice(best.name, best.profile.covers, why, ranked)
+    return agree(first, rest, tracked), KernelChoice(best.name, best.profile.covers, why, ranked)
+
+
+def _unlike(fits: list[Score]) -> list[Score]:
+    """The best of each behaviour: candidates that decide over a SYN by the same rules need one replay."""
+    kept: dict[tuple[object, ...], Score] = {}
+    for score in fits:
+        p = score.profile
+        memory = (p.key, p.drop_without_ts, p.wide_seconds) if score.tw_recycle else ()
+        kept.setdefault((p.live_syn, p.ack_ratelimit, p.tw_timer, p.accept_queue, p.syn_queue, *memory), score)
+    return list(kept.values())

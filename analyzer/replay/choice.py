@@ -1,5 +1,6 @@
 """Which kernel? Candidates are replayed and scored by what the packets refute."""
 
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,8 +9,9 @@ import numpy as np
 from analyzer.connections import Tracked
 from analyzer.kernel.profiles import Profile, find_profile
 from analyzer.kernel.settings import Settings
-from analyzer.replay.run import Replayed, Scope, replay
-from analyzer.schema import CERTAINTIES, VERDICT, VERDICTS
+from analyzer.replay.run import Replayed, Scope, hypothesis_of, replay
+from analyzer.replay.screen import contested_chains, screen
+from analyzer.schema import CERTAINTIES, OPT_TS, SEEN_TS_ORIG, VERDICT, VERDICTS
 from analyzer.spool import Spool
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -17,7 +19,7 @@ Records = np.ndarray[Any, np.dtype[np.void]]
 CANDIDATES = ("el6", "3.4", "3.10", "el7.9", "3.14", "3.17", "4.9.337", "6.1", "6.18")
 """Profiles whose rules differ on the wire; their neighbours behave like one of them."""
 
-SCORED_EVENTS = 300_000
+SCORED_EVENTS = 60_000
 SLACK_SHARE = 0.02
 _CERTAIN, _POSSIBLE = CERTAINTIES.index("certain"), CERTAINTIES.index("possible")
 _EXPECTED = {"accept": 1, "cookie": 1, "drop": 0, "ack": 2, "rst": 3}
@@ -58,6 +60,34 @@ def _score(tracked: Tracked, replayed: Replayed) -> tuple[int, int, int]:
     return agreed, missed, refuted
 
 
+def timestamps_fall_back(tracked: Tracked) -> bool:
+    """Whether any address sends a SYN more than one tick behind a TSval it showed before.
+
+    Where none does, a remembered timestamp rejects nothing and tcp_tw_recycle leaves no trace.
+    """
+    stamps = [c[["orig", "time", "tsval"]][(c["opts"] & OPT_TS) > 0] for c in tracked.syns.chunks()]
+    closes = [
+        c[["orig", "end", "last_tsval_orig"]][(c["seen"] & SEEN_TS_ORIG) > 0] for c in tracked.connections.chunks()
+    ]
+    if not stamps:
+        return False
+    syns, ends = np.concatenate(stamps), np.concatenate(closes)
+    if not len(syns):
+        return False
+    host = np.concatenate((syns["orig"], ends["orig"]))
+    time = np.concatenate((syns["time"], ends["end"]))
+    tsval = np.concatenate((syns["tsval"], ends["last_tsval_orig"])).astype(np.int64)
+    is_syn = np.concatenate((np.ones(len(syns), np.bool_), np.zeros(len(ends), np.bool_)))
+    order = np.lexsort((time, host))
+    host, tsval, is_syn = host[order], tsval[order], is_syn[order]
+    first = np.concatenate(([True], host[1:] != host[:-1]))
+    base = tsval[first][np.cumsum(first) - 1]
+    along = ((tsval - base + 2**31) & 0xFFFFFFFF) - 2**31
+    group = np.cumsum(first) * 2**33
+    highest = np.maximum.accumulate(along + group) - group
+    return bool(np.any(is_syn & (along <= highest - 2)))
+
+
 def rank(tracked: Tracked, settings: Settings, scope: Scope) -> list[Score]:
     """All candidates, the best first.
 
@@ -68,14 +98,17 @@ def rank(tracked: Tracked, settings: Settings, scope: Scope) -> list[Score]:
     """
     limited = replace(scope, limit=SCORED_EVENTS)
     scores = []
+    fall_back = timestamps_fall_back(tracked)
+    part = contested_part(tracked) if screens(tracked, settings, scope) and not fall_back else None
     for name in CANDIDATES:
         profile = find_profile(name)
         known = settings.tw_recycle
         for recycle in (0, 1) if profile.tw_recycle and known is None else (known or 0,):
-            if recycle and not profile.tw_recycle:
+            if recycle and (not profile.tw_recycle or (known is None and not fall_back)):
                 continue
-            trial = replay(tracked, profile, replace(settings, tw_recycle=recycle), limited)
-            scores.append(Score(profile, recycle, *_score(tracked, trial)))
+            what = part if not recycle and part is not None else tracked
+            trial = replay(what, profile, replace(settings, tw_recycle=recycle), limited)
+            scores.append(Score(profile, recycle, *_score(what, trial)))
     scores.sort(key=lambda s: (s.refuted * 4 + s.missed, -CANDIDATES.index(s.profile.name), s.tw_recycle))
     return scores
 
@@ -87,21 +120,75 @@ def plausible(scores: list[Score]) -> list[Score]:
     return [s for s in scores if s.refuted <= best.refuted and s.missed <= best.missed + slack]
 
 
-def agree(first: Replayed, others: list[Replayed]) -> Replayed:
-    """The first replay's verdicts, certain only where every other replay is certain of the same."""
+def agree(first: Replayed, others: list[Replayed], tracked: Tracked) -> Replayed:
+    """The first replay's verdicts, certain only where every other replay is certain of the same.
+
+    Args:
+        first: Replay of the whole capture.
+        others: Replays of the whole capture, or of its ``contested_part``.
+        tracked: The whole capture.
+    """
     if not others:
         return first
+    if len(others[0].verdicts) != len(first.verdicts):
+        return _agree_on_part(first, others, tracked)
     merged = Spool(VERDICT)
-    reason = len(first.reasons)
-    first.reasons.append("depends on the kernel: plausible profiles decide differently (give --kernel)")
+    reason = _reason(first)
     for chunks in zip(first.verdicts.chunks(), *(o.verdicts.chunks() for o in others), strict=True):
         own = chunks[0].copy()
         for other in chunks[1:]:
-            differ = (own["certainty"] == _CERTAIN) & (
-                (own["verdict"] != other["verdict"]) | (other["certainty"] != _CERTAIN)
-            )
-            own["certainty"][differ] = _POSSIBLE
-            own["reason"][differ] = reason
+            _lower(own, np.arange(len(own)), other, reason)
         merged.append(own)
     first.verdicts = merged
     return first
+
+
+def _reason(first: Replayed) -> int:
+    first.reasons.append("depends on the kernel: plausible profiles decide differently (give --kernel)")
+    return len(first.reasons) - 1
+
+
+def _lower(own: Records, where: Any, other: Records, reason: int) -> None:
+    """Make ``own[where]`` possible where *other* is not certain of the same."""
+    mine = own[where]
+    same = (mine["verdict"] == other["verdict"]) & (other["certainty"] == _CERTAIN)
+    differ = where[(mine["certainty"] == _CERTAIN) & ~same]
+    own["certainty"][differ] = _POSSIBLE
+    own["reason"][differ] = reason
+
+
+def _agree_on_part(first: Replayed, others: list[Replayed], tracked: Tracked) -> Replayed:
+    contested = contested_chains(tracked)
+    said = [o.verdicts.to_array() for o in others]
+    merged, done, reason = Spool(VERDICT), 0, _reason(first)
+    for syns, verdicts in zip(tracked.syns.chunks(), first.verdicts.chunks(), strict=True):
+        own = verdicts.copy()
+        where = np.flatnonzero(contested[syns["chain"]])
+        for rows in said:
+            _lower(own, where, rows[done : done + len(where)], reason)
+        done += len(where)
+        merged.append(own)
+    first.verdicts = merged
+    return first
+
+
+def contested_part(tracked: Tracked) -> Tracked:
+    """The same capture with SYNs and events of contested chains only: where kernels can differ."""
+    contested = contested_chains(tracked)
+    part = copy(tracked)
+    part.syns, part.events = Spool(tracked.syns.table), Spool(tracked.events.table)
+    for chunk in tracked.syns.chunks():
+        part.syns.append(chunk[contested[chunk["chain"]]])
+    for chunk in tracked.events.chunks():
+        part.events.append(chunk[contested[chunk["chain"]]])
+    return part
+
+
+def screens(tracked: Tracked, settings: Settings, scope: Scope) -> bool:
+    """Whether, without a peer memory, only contested chains need the engine under every candidate."""
+    if scope.front_hosts:
+        return False
+    off = replace(settings, tw_recycle=0)
+    return all(
+        screen(tracked, hypothesis_of(tracked, find_profile(name), off, scope)) is not None for name in CANDIDATES
+    )

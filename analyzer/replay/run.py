@@ -127,8 +127,8 @@ def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope 
     Returns:
         A verdict for each SYN row, in its order.
     """
-    filled = settings.with_defaults(profile)
-    hypothesis = Hypothesis(profile, filled, scope.vantage, max(tracked.first_time, 0), scope.known_empty)
+    hypothesis = hypothesis_of(tracked, profile, settings, scope)
+    filled = hypothesis.settings
     replayed = Replayed(hypothesis)
     chains = _Chains(tracked, profile, scope.vantage.at_server)
     sieve = screen(tracked, hypothesis) if not scope.front_hosts else None
@@ -157,6 +157,12 @@ def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope 
     replayed.contradictions = engine.contradictions
     replayed.peer_states = _peer_states(engine.writes, chains)
     return replayed
+
+
+def hypothesis_of(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope) -> Hypothesis:
+    """What a replay assumes, with the profile's defaults filled in."""
+    filled = settings.with_defaults(profile)
+    return Hypothesis(profile, filled, scope.vantage, max(tracked.first_time, 0), scope.known_empty)
 
 
 def _lower(out: Records, where: Any, reason: int) -> None:

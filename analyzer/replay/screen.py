@@ -7,6 +7,7 @@ engine counts instead.
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -15,13 +16,15 @@ from analyzer.kernel import rules
 from analyzer.replay.engine import Hypothesis
 from analyzer.replay.queues import SMALLEST_BACKLOG
 from analyzer.schema import CERTAINTIES, OPT_CLIPPED, OPT_TS, SEEN_ESTABLISHED, VERDICT, VERDICTS
-from analyzer.units import NO_TIME, NS
+from analyzer.spool import Spool
+from analyzer.units import MS, NO_TIME, NS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
 Times = np.ndarray[Any, np.dtype[np.int64]]
 
 REQUEST_LIFE = 63 * NS
 LEAD_IN = 60 * NS
+QUICK_REPEAT = 600 * MS
 FEW_REQUESTS = 8
 """An unknown backlog makes at least this much room for half-open requests."""
 
@@ -95,7 +98,8 @@ class Screen:
         out = np.zeros(len(syns), VERDICT.dtype)
         out["verdict"] = VERDICTS.index("accept")
         out["certainty"] = _CERTAIN
-        out["rule"] = rules.RULE_NAMES.index("listener")
+        first, repeat = rules.RULE_NAMES.index("listener"), rules.RULE_NAMES.index("syn_recv_repeat")
+        out["rule"] = np.where(syns["attempt"] > 1, repeat, first)
         out["peer_stamp_time"] = NO_TIME
         if self.hypothesis.settings.backlog is None:
             self._doubt(out, self.unsure_queues(syns["time"]), reasons.number(BACKLOG_UNKNOWN))
@@ -123,6 +127,26 @@ def lead_in_text(seconds: int) -> str:
     return f"assumes no TIME-WAIT from before the capture; {seconds} s of lead-in missing"
 
 
+def contested_chains(tracked: Tracked) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Chains on which a SYN may meet anything but room: reused, or repeated faster than ACKs may follow.
+
+    A lone handshake's repeats meet their own request and are answered again (``syn_recv_repeat``).
+    """
+    contested = np.zeros(len(tracked.chain_syns), np.bool_)
+    several = tracked.chain_syns > 1
+    parts = [c[["chain", "conn", "time"]][several[c["chain"]]] for c in tracked.syns.chunks()]
+    rows = np.concatenate(parts) if parts else None
+    if rows is None or len(rows) < 2:
+        return contested
+    rows = rows[np.argsort(rows["chain"], kind="stable")]
+    same = rows["chain"][1:] == rows["chain"][:-1]
+    reused = rows["conn"][1:] != rows["conn"][:-1]
+    gap = rows["time"][1:] - rows["time"][:-1]
+    odd = same & (reused | (gap < QUICK_REPEAT) | (gap > REQUEST_LIFE))
+    contested[rows["chain"][1:][odd]] = True
+    return contested
+
+
 class Reasons:
     """Texts numbered as they first appear; 0 is empty."""
 
@@ -140,6 +164,17 @@ class Reasons:
         return found
 
 
+_FILLS: WeakKeyDictionary[Spool, Fill] = WeakKeyDictionary()
+
+
+def _fill_once(tracked: Tracked) -> Fill:
+    """``fill_of``, kept while the capture's tables live: every candidate kernel asks for it."""
+    fill = _FILLS.get(tracked.connections)
+    if fill is None:
+        fill = _FILLS[tracked.connections] = fill_of(tracked)
+    return fill
+
+
 def screen(tracked: Tracked, hypothesis: Hypothesis) -> Screen | None:
     """A screen where one is sound, else None: then every event goes through the engine.
 
@@ -147,7 +182,7 @@ def screen(tracked: Tracked, hypothesis: Hypothesis) -> Screen | None:
     """
     if hypothesis.remembers:
         return None
-    fill = fill_of(tracked)
+    fill = _fill_once(tracked)
     settings, profile = hypothesis.settings, hypothesis.profile
     most_open = int(fill.half_open(fill.requested).max(initial=0)) + 1
     backlog = settings.backlog
@@ -160,4 +195,4 @@ def screen(tracked: Tracked, hypothesis: Hypothesis) -> Screen | None:
     quarter = rules.last_quarter(most_open, settings.max_syn_backlog or 0, settings.syncookies or 0)
     if near or quarter:
         return None
-    return Screen(hypothesis, tracked.chain_syns > 1, fill)
+    return Screen(hypothesis, contested_chains(tracked), fill)
