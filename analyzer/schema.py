@@ -316,3 +316,62 @@ CAUSE = _table(
     ("certainty", "u1", "", "index in CAUSE_CERTAINTIES"),
     ("aggravated_by", "u1", "", "index in CAUSES, 0 = nothing"),
 )
+
+# SNAT_FLOW.proof, strongest first
+PROOFS = ("in_band", "exact", "strong", "payload", "timing")
+PROOF_IN_BAND, PROOF_EXACT, PROOF_STRONG, PROOF_PAYLOAD, PROOF_TIMING = range(5)
+
+SNAT_FLOW = _table(
+    "snat_flow",
+    ("client", "i4", "", "shared host id of the client"),
+    ("vip", "i4", "", "shared host id of the virtual address"),
+    ("snat", "i4", "", "shared host id of the load balancer's source address"),
+    ("server", "i4", "", "shared host id of the server"),
+    ("client_p", "u2", "", "client's port"),
+    ("vip_p", "u2", "", "port of the virtual address"),
+    ("snat_p", "u2", "", "load balancer's source port"),
+    ("server_p", "u2", "", "server's port"),
+    ("start", "i8", "ns UTC", "first packet, by the clock of the first leg seen"),
+    ("end", "i8", "ns UTC", "last packet on that leg"),
+    ("lb_client_capture", "i2", "", "capture that shows the client leg, -1 if none"),
+    ("lb_client_conn", "i4", "", "its connection there, -1 if none"),
+    ("lb_server_capture", "i2", "", "capture that shows the load balancer's server leg, -1 if none"),
+    ("lb_server_conn", "i4", "", "its connection there, -1 if none"),
+    ("server_capture", "i2", "", "capture that shows the connection at the server, -1 if none"),
+    ("server_conn", "i4", "", "its connection there, -1 if none"),
+    ("proof", "u1", "", "index in PROOFS: the weakest link's"),
+    ("rivals", "u2", "", "other flows that its evidence would allow"),
+    ("margin", "f4", "", "0 ... 1: how far the best rival stands behind, 1 without rivals"),
+)
+
+SYN_PATH = _table(
+    "syn_path",
+    ("time_lb_client", "i8", "ns UTC", "seen at the load balancer's client side, NO_TIME if not"),
+    ("time_lb_server", "i8", "ns UTC", "forwarded: seen at its server side"),
+    ("time_server", "i8", "ns UTC", "seen at the server, server's capture clock"),
+    ("time_answered", "i8", "ns UTC", "answer leaves the server, server's capture clock"),
+    ("time_answer_lb", "i8", "ns UTC", "answer seen at the load balancer's server side"),
+    ("time_answer_client", "i8", "ns UTC", "answer forwarded: seen at its client side"),
+    ("flow", "i4", "", "row of the flows table, -1 if none"),
+)
+
+ERAS = ("not identifiable", "per host", "per address pair", "per connection")
+ERA_UNKNOWN, ERA_HOST, ERA_PAIR, ERA_CONNECTION = range(4)
+
+CLOCK = _table(
+    "clock",
+    ("host", "i4", "", "host id of the address that shows this clock"),
+    ("peer", "i4", "", "host id of the only other end it was shown to, -1 if several"),
+    ("hz", "f8", "ticks/s", "nominal frequency, 0 if not identifiable"),
+    ("offset", "f8", "ticks", "TSval at reference, modulo 2**32"),
+    ("reference", "i8", "ns UTC", "time at which offset holds"),
+    ("skew_ppm", "f8", "ppm", "how much faster than nominal it runs against the capture clock"),
+    ("skew_bound", "f8", "ppm", "hard bound of the skew, +-"),
+    ("packets", "u4", "", "timestamps that lie on it"),
+    ("connections", "u4", "", "connections that lie on it"),
+    ("start", "i8", "ns UTC", "first of them"),
+    ("end", "i8", "ns UTC", "last of them"),
+    ("boot", "i8", "ns UTC", "when TSval was 0, NO_TIME where that means nothing"),
+    ("era", "u1", "", "index in ERAS"),
+    ("hosts", "u2", "", "hosts behind the address, 0 if not identifiable"),
+)
