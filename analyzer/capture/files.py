@@ -9,7 +9,7 @@ import numpy as np
 
 from analyzer.capture.decode import CODES
 from analyzer.capture.inputs import InputFile, Interface
-from analyzer.capture.reader import FileReader
+from analyzer.capture.reader import BUFFER_BYTES, FileReader
 from analyzer.errors import InputError, Problem
 from analyzer.units import NO_TIME
 
@@ -144,7 +144,7 @@ def open_capture(
     names = expand(paths)
     if len(names) > 1:
         names = _by_first_time(names)
-    size = 1 << 22 if len(names) <= 4 else 1 << 20
+    size = BUFFER_BYTES if len(names) <= 4 else BUFFER_BYTES >> 2
     readers: list[FileReader] = []
     broken: list[InputError] = []
     for path in names:
