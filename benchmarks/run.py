@@ -75,14 +75,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=HERE.parent / ".benchmarks")
     arguments = parser.parse_args()
     arguments.folder.mkdir(exist_ok=True)
-    sys.path.insert(0, str(HERE))
-    import generate
-
     capture = arguments.folder / f"{arguments.packets}.pcap"
     part = arguments.folder / f"{arguments.packets // 10}.pcap"
     for path, packets in ((capture, arguments.packets), (part, arguments.packets // 10)):
         if not path.exists():
-            generate.write(path, packets)
+            subprocess.run(
+                [sys.executable, str(HERE / "generate.py"), str(path), "--packets", str(packets)], check=True
+            )
     wanted = {n: j for n, j in jobs(capture, part, arguments.folder / "out").items() if arguments.only in n}
     for command, slow in wanted.values():
         if not slow:

@@ -162,7 +162,8 @@ class Engine:
             self._doubt_unanswered(socket, ev)
         ruling = self.judge.syn(ev, socket, memory)
         tsval = ev.tsval if ev.opts & OPT_TS and self.settings.timestamps else None
-        self._last_syn[ev.chain] = (ev.conn, ev.time, tsval, ruling.by_listener)
+        cookie = self.queues is not None and self.queues.cookies_likely()
+        self._last_syn[ev.chain] = (ev.conn, ev.time, tsval, ruling.by_listener and not cookie)
         if memory is not None and ruling.by_listener:
             memory.pending.append((ev.time, ev.conn, tsval))
         if socket is not None and ruling.rearm and socket.phase is Phase.TIME_WAIT:
@@ -263,7 +264,7 @@ class Engine:
             return
         self._learn_taken(ev)
         if self.queues is not None:
-            self.queues.third_ack(ev.chain, ev.time)
+            self.queues.third_ack(ev.chain)
         socket.phase = Phase.OPEN
         socket.sure = True
         socket.before = None
@@ -358,7 +359,7 @@ class Engine:
         if socket.phase is Phase.SYN_RECV:
             socket.phase, socket.sure, socket.before = Phase.OPEN, True, None
         if self.queues is not None:
-            self.queues.alive(ev.chain, ev.time, bool(ev.length) or bool(ev.flags & FIN))
+            self.queues.alive(ev.chain, bool(ev.length) or bool(ev.flags & FIN))
         if socket.phase is Phase.FIN_WAIT2 and d32(ev.ack, socket.rcv_nxt) > 0:
             socket.open_fd = True
         if socket.phase in (Phase.OPEN, Phase.FIN_WAIT1, Phase.FIN_WAIT2):
@@ -388,7 +389,7 @@ class Engine:
             self.sockets.pop(ev.chain, None)
             return
         if self.queues is not None and socket.phase is Phase.SYN_RECV:
-            self.queues.gone(ev.chain, ev.time)
+            self.queues.gone(ev.chain)
         if self.judge.reset_kills(socket, ev):
             if socket.before is not None and not socket.sure:
                 self.sockets[ev.chain] = socket.before

@@ -236,7 +236,7 @@ class Judge:
     def _queues(self, ev: Ev, ruling: Ruling) -> bool:
         """Steps L5-L6 and L9; True if the SYN ends here."""
         assert self.queues is not None
-        doubt = self.queues.judge_syn(ev.chain, ev.time, ruling)
+        doubt = self.queues.judge_syn(ev.chain, ev.time, ruling, self._tsval(ev) is not None)
         if ruling.verdict != "accept":
             return True
         if doubt:
@@ -245,7 +245,7 @@ class Judge:
 
     def _accept_queue(self, ev: Ev, ruling: Ruling) -> None:
         assert self.queues is not None
-        doubt = self.queues.judge_accept_queue(ev.chain, ev.time, ruling)
+        doubt = self.queues.judge_accept_queue(ev.time, ruling)
         if doubt:
             ruling.certain, ruling.reason = False, doubt
 

@@ -155,7 +155,7 @@ class PeerMemory:
             bound = add32(tsval, 1)
             if self.bound is None or d32(bound, self.bound) < 0:
                 self.bound = bound
-        self.states = left or [EMPTY]
+        self.states = left or [EMPTY, *self.states][:MAX_STATES]
         return bool(left)
 
     def learn_pending(self, now: int) -> None:

@@ -6,15 +6,39 @@ its connection, and every one queued before it, has left.  An accepted connectio
 says "full" proves that more had left than were seen to.
 """
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from analyzer.kernel import rules
 from analyzer.kernel.profiles import Profile
 from analyzer.kernel.settings import Settings
 from analyzer.units import NS
 
+if TYPE_CHECKING:
+    from analyzer.replay.judge import Ruling
+
+BACKLOG_UNKNOWN = "the listener's backlog is not known (--backlog)"
+HALF_OPEN = "depends on how many half-open requests the listener held"
+SURE_LIFE = 7 * NS
+"""No request is given up sooner: three timeouts, even in a crowded queue."""
+
+LONGEST_LIFE = 63 * NS
+
 SMALLEST_BACKLOG = 1
 """What an unknown backlog may be at the least: above this fill a verdict is no longer certain."""
+
+
+@dataclass
+class Request:
+    """A half-open request: when it came, whether that is sure, and its SYN-ACK timer."""
+
+    born: int
+    sure: bool
+    timeouts: int
+    due: int
 
 
 class Queues:
@@ -23,105 +47,139 @@ class Queues:
     Args:
         profile: Kernel rules.
         settings: Sysctls; ``backlog`` None means that the listener's backlog is not known.
+        peer_of: Address of a chain's originator, for the peers that the last quarter is kept for.
     """
 
-    def __init__(self, profile: Profile, settings: Settings) -> None:
+    def __init__(self, profile: Profile, settings: Settings, peer_of: Callable[[int], int]) -> None:
         self.profile = profile
         self.settings = settings
+        self.peer_of = peer_of
         self.backlog = settings.backlog
         self.assumed = self.backlog if self.backlog is not None else (settings.somaxconn or 128)
-        self.syn_limit = rules.syn_queue_limit(profile, self.assumed, settings.max_syn_backlog or 512)
-        self.requests: dict[int, tuple[int, bool]] = {}
+        self.most_syns = settings.max_syn_backlog or 512
+        self.syn_limit = rules.syn_queue_limit(profile, self.assumed, self.most_syns)
+        self.requests: dict[int, Request] = {}
+        self.given_up: dict[int, int] = {}  # requests that a crowded queue probably dropped early
         self.waiting: list[int] = []  # chains whose third ACK came, in order, not known to be accepted
-        self.waiting_since: list[int] = []
         self.hidden_accepts = 0
-        self.overflowing = False
+        self.known_peers: set[int] = set()
 
     # ---- what packets tell --------------------------------------------------------------------
 
-    def syn(self, chain: int, now: int, ruling: Any) -> None:
+    def syn(self, chain: int, now: int, ruling: Ruling) -> None:
         """A SYN was judged."""
         if ruling.verdict == "accept" and not ruling.repeats:
-            self.requests[chain] = (now, ruling.certain)
+            self.requests[chain] = Request(now, ruling.certain, 0, now + NS)
 
-    def third_ack(self, chain: int, now: int) -> None:
+    def third_ack(self, chain: int) -> None:
         """The originator completed the handshake: request → accept queue."""
         if self.requests.pop(chain, None) is not None:
             self.waiting.append(chain)
-            self.waiting_since.append(now)
 
-    def alive(self, chain: int, now: int, application: bool) -> None:
+    def alive(self, chain: int, application: bool) -> None:
         """The responder spoke on an established connection: its kernel had room, or its application works."""
+        if application:
+            self.known_peers.add(self.peer_of(chain))
         if chain not in self.waiting:
             return
         index = self.waiting.index(chain)
         if application:
             del self.waiting[: index + 1]
-            del self.waiting_since[: index + 1]
             self.hidden_accepts = min(self.hidden_accepts, len(self.waiting))
         else:
             self.hidden_accepts = max(self.hidden_accepts, index - self.assumed)
 
-    def gone(self, chain: int, now: int) -> None:
+    def cookies_likely(self) -> bool:
+        """Whether SYNs may be answered by cookies, which pass every test unseen."""
+        return bool(self.settings.syncookies) and 2 * (len(self.requests) + len(self.given_up)) >= self.syn_limit
+
+    def gone(self, chain: int) -> None:
         """A request was reset."""
         self.requests.pop(chain, None)
 
     # ---- what follows for a SYN ------------------------------------------------------------------
 
-    def _expire(self, now: int) -> None:
-        dead = [chain for chain, (born, _) in self.requests.items() if now - born > 63 * NS]
-        for chain in dead:
-            del self.requests[chain]
+    def _run_timers(self, now: int) -> None:
+        """Fire SYN-ACK timers; a queue more than half full gives its old requests up early.
+
+        net/ipv4/inet_connection_sock.c ``reqsk_timer_handler``, up to 4.3 ``inet_csk_reqsk_queue_prune``.
+        """
+        while True:
+            due = [(r.due, chain) for chain, r in self.requests.items() if r.due <= now]
+            if not due:
+                return
+            for when, chain in sorted(due):
+                request = self.requests[chain]
+                if request.timeouts >= self._allowed(when):
+                    del self.requests[chain]
+                    if request.timeouts < (self.settings.synack_retries or 5):
+                        self.given_up[chain] = request.born
+                else:
+                    request.timeouts += 1
+                    request.due = when + (NS << request.timeouts)
+
+    def _allowed(self, now: int) -> int:
+        """SYN-ACK timeouts that a request may have: fewer while young requests are few in a half-full queue."""
+        allowed, length = self.settings.synack_retries or 5, len(self.requests)
+        if length * 2 > max(8, self.syn_limit):
+            young = 2 * self._young(now)
+            while allowed > 2 and length >= young:
+                allowed -= 1
+                young *= 2
+        return allowed
 
     def _young(self, now: int) -> int:
-        return sum(now - born < NS for born, _ in self.requests.values())
+        return sum(not r.timeouts for r in self.requests.values())
 
-    def judge_syn(self, chain: int, now: int, ruling: Any) -> str:
+    def judge_syn(self, chain: int, now: int, ruling: Ruling, has_ts: bool) -> str:
         """Steps L5, L6, L9 for a SYN at the listener; changes *ruling*, returns what is in doubt."""
-        self._expire(now)
+        self._run_timers(now)
         length = len(self.requests)
-        most, least = length, sum(sure for _, sure in self.requests.values())
-        if rules.syn_queue_full(self.profile, most, self.syn_limit):
+        for gone in [c for c, born in self.given_up.items() if now - born > LONGEST_LIFE]:
+            del self.given_up[gone]
+        most = length + len(self.given_up)
+        least = sum(r.sure and now - r.born < SURE_LIFE for r in self.requests.values())
+        if rules.syn_queue_full(self.profile, length, self.syn_limit):
             sure = self.backlog is not None and rules.syn_queue_full(self.profile, least, self.syn_limit)
-            ruling.certain = ruling.certain and sure
-            ruling.reason = "" if sure else "depends on how many half-open requests the listener held"
-            if self.settings.syncookies:
-                ruling.verdict, ruling.rule = "cookie", "syn_cookie"
-            else:
-                ruling.verdict, ruling.rule = "drop", "syn_queue_full"
+            cookies = bool(self.settings.syncookies)
+            ruling.verdict, ruling.rule = ("cookie", "syn_cookie") if cookies else ("drop", "syn_queue_full")
+            ruling.certain, ruling.reason = sure, "" if sure else HALF_OPEN
             return ""
-        doubt = self.judge_accept_queue(chain, now, ruling)
-        if ruling.verdict == "accept" and self._last_quarter(length):
-            ruling.verdict, ruling.rule = "drop", "last_quarter"
-            ruling.certain = least == most
+        doubt = self.judge_accept_queue(now, ruling)
+        if ruling.verdict != "accept":
             return ""
-        near = rules.syn_queue_full(self.profile, most + 2, self.syn_limit)
+        if rules.last_quarter(length, self.most_syns, self.settings.syncookies or 0):
+            if self._unproven(chain, has_ts):
+                ruling.verdict, ruling.rule, ruling.certain, ruling.reason = "drop", "last_quarter", False, HALF_OPEN
+                return ""
+            return "the SYN queue is in its last quarter, kept for proven peers"
         if self.backlog is None and length > 8:
-            return "the listener's backlog is not known (--backlog)"
-        return doubt or ("the SYN queue is within two of its limit" if near and most != least else "")
+            return BACKLOG_UNKNOWN
+        near = rules.syn_queue_full(self.profile, most + 2, self.syn_limit) or rules.last_quarter(
+            most + 2, self.most_syns, self.settings.syncookies or 0
+        )
+        return doubt or (HALF_OPEN if near else "")
 
-    def _last_quarter(self, length: int) -> bool:
-        settings = self.settings
-        if settings.syncookies or settings.tw_recycle:
-            return False
-        limit = settings.max_syn_backlog or 512
-        return limit - length < limit >> 2
+    def _unproven(self, chain: int, has_ts: bool) -> bool:
+        """Whether step L9 is reached and the peer is not proven (2.6.3)."""
+        recycles = bool(self.settings.tw_recycle)
+        if self.profile.proven == "RTT":
+            return self.peer_of(chain) not in self.known_peers
+        if self.profile.tw_recycle and recycles:
+            return self.profile.proven != "never" and not has_ts
+        return True
 
-    def judge_accept_queue(self, chain: int, now: int, ruling: Any) -> str:
+    def judge_accept_queue(self, now: int, ruling: Ruling) -> str:
         """Step L6; changes *ruling* if the queue is likely full, returns what is in doubt."""
         most = len(self.waiting)
         if self.backlog is None and most <= SMALLEST_BACKLOG:
             return ""
         young = self._young(now)
-        if self.backlog is not None and not rules.accept_queue_drops(self.profile, most, self.backlog, young):
+        if self.backlog is not None and not rules.accept_queue_full(most, self.backlog):
             return ""
         likely = most - self.hidden_accepts
         if rules.accept_queue_drops(self.profile, likely, self.assumed, young):
             ruling.verdict, ruling.rule, ruling.certain = "drop", "accept_queue_full", False
             ruling.reason = f"{most} completed connections were not seen to be accepted by the application"
             return ""
-        return (
-            "the application may not have accepted its queue"
-            if self.backlog is not None
-            else ("the listener's backlog is not known (--backlog)")
-        )
+        return "the application may not have accepted its queue" if self.backlog is not None else BACKLOG_UNKNOWN

@@ -13,8 +13,8 @@ from analyzer.kernel.rules import RULE_NAMES, WRITE_EVENTS, peer_key
 from analyzer.kernel.settings import Settings
 from analyzer.replay.engine import Engine, Ev, Hypothesis, Write
 from analyzer.replay.judge import Ruling
-from analyzer.replay.queues import Queues
-from analyzer.replay.screen import BACKLOG_UNKNOWN, Reasons, screen
+from analyzer.replay.queues import BACKLOG_UNKNOWN, Queues
+from analyzer.replay.screen import Reasons, screen
 from analyzer.replay.vantage import SERVER, Vantage
 from analyzer.schema import ACK, PEER_STATE, SYN, VERDICT, VERDICTS
 from analyzer.seqnum import d32
@@ -62,6 +62,10 @@ class _Chains:
             self.orig[rows["chain"]] = rows["orig"]
             self.resp[rows["chain"]] = rows["resp"]
             self.port[rows["chain"]] = rows["resp_p"]
+
+    def originator(self, chain: int) -> int:
+        """Host id of a chain's originator."""
+        return int(self.orig[chain])
 
     def peer(self, chain: int) -> object:
         """Key of the peer record of a chain's originator; None where the kernel keeps none."""
@@ -132,7 +136,7 @@ def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope 
     replayed = Replayed(hypothesis)
     chains = _Chains(tracked, profile, scope.vantage.at_server)
     sieve = screen(tracked, hypothesis) if not scope.front_hosts else None
-    engine = Engine(hypothesis, chains.peer, Queues(profile, filled) if sieve is None else None)
+    engine = Engine(hypothesis, chains.peer, Queues(profile, filled, chains.originator) if sieve is None else None)
     needed = None if sieve is None else sieve.needed
     reasons = Reasons(replayed.reasons)
     rulings = _rulings(engine, events_of(tracked, needed), _front(chains, scope), scope.limit)

@@ -14,7 +14,7 @@ import numpy as np
 from analyzer.connections import Tracked
 from analyzer.kernel import rules
 from analyzer.replay.engine import Hypothesis
-from analyzer.replay.queues import SMALLEST_BACKLOG
+from analyzer.replay.queues import BACKLOG_UNKNOWN, SMALLEST_BACKLOG
 from analyzer.schema import CERTAINTIES, OPT_CLIPPED, OPT_TS, SEEN_ESTABLISHED, VERDICT, VERDICTS
 from analyzer.spool import Spool
 from analyzer.units import MS, NO_TIME, NS
@@ -29,7 +29,6 @@ FEW_REQUESTS = 8
 """An unknown backlog makes at least this much room for half-open requests."""
 
 _CERTAIN, _POSSIBLE = CERTAINTIES.index("certain"), CERTAINTIES.index("possible")
-BACKLOG_UNKNOWN = "the listener's backlog is not known (--backlog)"
 CLIPPED = "the capture cut the SYN's options; its TSval is not known"
 
 
