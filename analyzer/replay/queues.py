@@ -48,12 +48,16 @@ class Queues:
         profile: Kernel rules.
         settings: Sysctls; ``backlog`` None means that the listener's backlog is not known.
         peer_of: Address of a chain's originator, for the peers that the last quarter is kept for.
+        at_server: False if third ACKs may have reached the server in another order than they were seen.
     """
 
-    def __init__(self, profile: Profile, settings: Settings, peer_of: Callable[[int], int]) -> None:
+    def __init__(
+        self, profile: Profile, settings: Settings, peer_of: Callable[[int], int], at_server: bool = True
+    ) -> None:
         self.profile = profile
         self.settings = settings
         self.peer_of = peer_of
+        self.at_server = at_server
         self.backlog = settings.backlog
         self.assumed = self.backlog if self.backlog is not None else (settings.somaxconn or 128)
         self.most_syns = settings.max_syn_backlog or 512
@@ -171,7 +175,7 @@ class Queues:
 
     def judge_accept_queue(self, now: int, ruling: Ruling) -> str:
         """Step L6; changes *ruling* if the queue is likely full, returns what is in doubt."""
-        most = len(self.waiting)
+        most = len(self.waiting) + (0 if self.at_server else len(self.requests))
         if self.backlog is None and most <= SMALLEST_BACKLOG:
             return ""
         young = self._young(now)

@@ -136,7 +136,11 @@ def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope 
     replayed = Replayed(hypothesis)
     chains = _Chains(tracked, profile, scope.vantage.at_server)
     sieve = screen(tracked, hypothesis) if not scope.front_hosts else None
-    engine = Engine(hypothesis, chains.peer, Queues(profile, filled, chains.originator) if sieve is None else None)
+    engine = Engine(
+        hypothesis,
+        chains.peer,
+        Queues(profile, filled, chains.originator, scope.vantage.at_server) if sieve is None else None,
+    )
     needed = None if sieve is None else sieve.needed
     reasons = Reasons(replayed.reasons)
     rulings = _rulings(engine, events_of(tracked, needed), _front(chains, scope), scope.limit)

@@ -177,9 +177,9 @@ def _fill_once(tracked: Tracked) -> Fill:
 def screen(tracked: Tracked, hypothesis: Hypothesis) -> Screen | None:
     """A screen where one is sound, else None: then every event goes through the engine.
 
-    It is sound without a peer memory, and while the queues stay away from their limits.
+    It is sound at the server, without a peer memory, and while the queues stay away from their limits.
     """
-    if hypothesis.remembers:
+    if hypothesis.remembers or not hypothesis.vantage.at_server:
         return None
     fill = _fill_once(tracked)
     settings, profile = hypothesis.settings, hypothesis.profile
