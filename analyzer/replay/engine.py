@@ -23,6 +23,7 @@ from analyzer.schema import (
     OPT_TS,
     RST,
     SEEN_FIN_ORIG,
+    SEEN_MIDSTREAM,
     SYN,
 )
 from analyzer.seqnum import add32, d32
@@ -115,6 +116,7 @@ class Engine:
         self.memories: dict[object, PeerMemory] = {}
         self._last_syn: dict[int, tuple[int, int, int | None, bool]] = {}
         self._certain_refusals: set[int] = set()
+        self._older: set[int] = set()
         self.writes: list[Write] = []
         self.contradictions: list[tuple[int, str]] = []
         self.judge = Judge(hypothesis, queues)
@@ -218,6 +220,8 @@ class Engine:
             phase = socket.phase
         if phase is Phase.OPEN:
             self._follow(socket, ev)
+            if socket.midstream and ev.flags & FIN:
+                self._remember(socket, ev, "E5", certain=False)
         elif phase is Phase.FIN_WAIT1:
             self._in_fin_wait1(socket, ev)
         elif phase is Phase.FIN_WAIT2:
@@ -236,6 +240,8 @@ class Engine:
         if socket is not None and socket.is_gone(ev.time):
             self.sockets.pop(ev.chain, None)
             socket = None
+        if socket is None and ev.seen & SEEN_MIDSTREAM and ev.conn not in self._older:
+            return self._from_before(ev)
         if socket is not None and socket.conn == ev.conn:
             return socket
         if socket is not None and ev.conn < socket.conn:
@@ -244,6 +250,15 @@ class Engine:
         if ev.resp or ev.flags & ACK:
             return self._proven(socket, ev)
         return None
+
+    def _from_before(self, ev: Ev) -> Socket:
+        """A connection that was open before the capture began."""
+        self._older.add(ev.conn)
+        socket = Socket(Phase.OPEN, ev.conn, ev.time)
+        socket.midstream = True
+        self._follow(socket, ev)
+        self.sockets[ev.chain] = socket
+        return socket
 
     def _proven(self, socket: Socket | None, ev: Ev) -> Socket | None:
         """A client only ACKs after its SYN was taken: the connection exists, whatever was predicted."""
@@ -271,6 +286,7 @@ class Engine:
 
     def _learn_taken(self, ev: Ev) -> None:
         """The handshake is completed, so the SYN passed the per-peer test, if it came through the listener."""
+        self.judge.doubted.pop(ev.chain, None)
         last = self._last_syn.pop(ev.chain, None)
         memory = self.memory(ev.chain)
         if last is None or memory is None or last[0] != ev.conn:
@@ -329,6 +345,7 @@ class Engine:
 
     def _time_wait(self, socket: Socket, ev: Ev, event: str) -> None:
         socket.phase = Phase.TIME_WAIT
+        socket.midstream = False
         if event == "E5" and ev.opts & OPT_TS:
             self._stamp(socket, ev, ev.tsval, ev.time)
         recycled = self._remember(socket, ev, event, certain=True)
@@ -357,7 +374,8 @@ class Engine:
         if socket is None or socket.conn != ev.conn:
             return
         if socket.phase is Phase.SYN_RECV:
-            socket.phase, socket.sure, socket.before = Phase.OPEN, True, None
+            self._refused(socket, ev)
+            return
         if self.queues is not None:
             self.queues.alive(ev.chain, bool(ev.length) or bool(ev.flags & FIN))
         if socket.phase is Phase.FIN_WAIT2 and d32(ev.ack, socket.rcv_nxt) > 0:
@@ -367,6 +385,19 @@ class Engine:
         if ev.flags & FIN and socket.phase is Phase.OPEN:
             socket.fin_end = add32(ev.seq, ev.length + 1)
             socket.phase = Phase.LAST_ACK if ev.seen & SEEN_FIN_ORIG else Phase.FIN_WAIT1
+
+    def _refused(self, socket: Socket, ev: Ev) -> None:
+        """A bare ACK before any third ACK: something unseen stands on the four-tuple and speaks in its numbers."""
+        if ev.ack == socket.rcv_nxt or ev.flags & FIN or ev.length:
+            return
+        unseen = Socket(Phase.OPEN, ev.conn, ev.time)
+        unseen.midstream = True
+        unseen.rcv_nxt, unseen.fin_end = ev.ack, ev.seq
+        if ev.opts & OPT_TS:
+            unseen.has_ts = True
+            self._stamp(unseen, ev, ev.tsecr, ev.time)
+        unseen.last_ack = ev.time
+        self.sockets[ev.chain] = unseen
 
     def _full_socket_answers(self, ev: Ev) -> None:
         """An ACK to a SYN shows what sent it: a bucket's has IP id 0, a full socket counts its own up.

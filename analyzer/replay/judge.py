@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from analyzer.replay.memory import PeerMemory, Stamp
     from analyzer.replay.queues import Queues
 
+LEAD_IN = 60 * NS
 REQUEST_LIFE = 63 * NS
 """A request is gone after five SYN-ACK timeouts (tcp_synack_retries = 5, initial RTO 1 s)."""
 
@@ -55,6 +56,11 @@ class Ruling:
     by_listener: bool = False
 
 
+def lead_in_text(seconds: int) -> str:
+    """What is in doubt during the first minute of a capture."""
+    return f"assumes no TIME-WAIT from before the capture; {seconds} s of lead-in missing"
+
+
 class Judge:
     """Applies one hypothesis to SYNs; keeps no state of its own."""
 
@@ -64,6 +70,7 @@ class Judge:
         self.settings = hypothesis.settings
         self.vantage = hypothesis.vantage
         self.queues = queues
+        self.doubted: dict[int, int] = {}
 
     def syn(self, ev: Ev, socket: Socket | None, memory: PeerMemory | None) -> Ruling:
         """Judge the SYN *ev* that finds *socket* on its four numbers."""
@@ -81,18 +88,30 @@ class Judge:
             elif not all(other.certain for other in rulings):
                 first.certain = False
                 first.reason = first.reason or next(r.reason for r in rulings if not r.certain)
-        if socket is None and first.certain and not self.hypothesis.known_empty:
+        if (socket is None or not socket.sure) and not self.hypothesis.known_empty:
             self._doubt_the_past(ev, first)
+        if first.certain and self._repeats_in_silence(ev, socket):
+            first.certain, first.reason = False, "the client repeats a SYN that should have been taken"
         if first.certain and ev.opts & OPT_CLIPPED and not ev.opts & OPT_TS:
             first.certain, first.reason = False, "the capture cut the SYN's options; its TSval is not known"
         return first
 
+    def _repeats_in_silence(self, ev: Ev, socket: Socket | None) -> bool:
+        """Where a live socket drops SYNs without a word, one from before the capture may be the reason."""
+        silent = self.profile.live_syn == "silent" and socket is not None and socket.phase is Phase.SYN_RECV
+        return silent and socket is not None and ev.time - socket.born > SILENCE
+
     def _doubt_the_past(self, ev: Ev, ruling: Ruling) -> None:
-        """In the first minute a TIME-WAIT from before the capture may stand on any four numbers."""
-        missing = self.hypothesis.start + 60 * NS - ev.time
+        """In the first minute a TIME-WAIT from before the capture may stand on any four numbers.
+
+        Each SYN that it refuses may have kept it for another minute.
+        """
+        since = max(self.hypothesis.start, self.doubted.get(ev.chain, self.hypothesis.start))
+        missing = since + LEAD_IN - ev.time
         if missing > 0 and ruling.verdict != "drop":
+            self.doubted[ev.chain] = ev.time
+            ruling.reason = ruling.reason if not ruling.certain else lead_in_text(-(-missing // NS))
             ruling.certain = False
-            ruling.reason = f"assumes no TIME-WAIT from before the capture; {-(-missing // NS)} s of lead-in missing"
 
     def _doubt(self, socket: Socket | None) -> str:
         if socket is None or not socket.sure:
@@ -111,10 +130,14 @@ class Judge:
                 full.open_fd = True
                 return [socket, full, None] if now < half else [None, full]
             return [socket, None] if now < half else [None, socket]
+        if socket.midstream:
+            return [socket, None]
         if socket.phase is Phase.SYN_RECV and now - socket.born > REQUEST_LIFE:
             return [None]
         if not socket.sure:
             return [socket, *self._branches(socket.before, now)]
+        if socket.phase is Phase.SYN_RECV and now - socket.born > SILENCE:
+            return [socket, None]  # the client did not go on: it may never have been answered
         return [socket]
 
     def _branch(self, ev: Ev, socket: Socket | None, memory: PeerMemory | None) -> Ruling:

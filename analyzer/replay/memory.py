@@ -19,6 +19,9 @@ FRESH_SECONDS = 60
 """Age in whole seconds at which a stamp stops rejecting (TCP_PAWS_MSL)."""
 
 MAX_STATES = 12
+MOST_BOUNDS = 24
+NEARBY = 1 << 20
+"""Ticks within which two TSvals are taken for the same client's clock."""
 
 SILENCE = 400 * MS
 """A SYN whose handshake is not completed within this time was hardly taken."""
@@ -63,14 +66,14 @@ class PeerMemory:
         known_empty: True when something proves that nothing was remembered at the start.
     """
 
-    __slots__ = ("bound", "diverged", "hidden", "pending", "profile", "start_second", "states")
+    __slots__ = ("bounds", "diverged", "hidden", "pending", "profile", "start_second", "states")
 
     def __init__(self, profile: Profile, start_second: int, known_empty: bool = False) -> None:
         self.profile = profile
         self.start_second = start_second
         self.states: list[Stamp] = [EMPTY]
         self.hidden = not known_empty
-        self.bound: int | None = None
+        self.bounds: list[int] = []
         self.diverged = False
         self.pending: list[tuple[int, int, int | None]] = []
 
@@ -100,13 +103,20 @@ class PeerMemory:
         hidden = self.hidden and now[-1] - self.start_second < FRESH_SECONDS and self._hidden_matters(tsval, likely)
         return Check(likely, certain and not hidden, stamp, certain and hidden)
 
+    def _bounded(self, tsval: int, tolerance: int) -> bool:
+        """Whether a SYN that passed shows that no hidden TSval is ahead of *tsval* by more than *tolerance*.
+
+        On a circle "behind" reaches half way round, so only a SYN that passed shortly behind counts.
+        """
+        return any(-tolerance <= d32(tsval, bound) < NEARBY for bound in self.bounds)
+
     def _hidden_matters(self, tsval: int | None, likely: bool) -> bool:
         """Whether some state from before the capture would decide otherwise."""
         if likely:
             return True
         if tsval is None:
             return self.profile.drop_without_ts
-        return self.bound is None or d32(self.bound, tsval) > 1
+        return not self._bounded(tsval, 1)
 
     def write(self, stamps: tuple[Stamp, ...], now: int, certain: bool) -> int:
         """A close offers a stamp; returns 1 if it certainly replaced, 0 if certainly not, 2 if unknown.
@@ -133,7 +143,7 @@ class PeerMemory:
         self.states = after[:MAX_STATES]
         if not self.hidden:
             return 2 if replaced and kept else int(replaced)
-        if certain and self.bound is not None and d32(self.bound, stamps[0].tsval) <= 0:
+        if certain and self._bounded(stamps[0].tsval, 0):
             self.hidden = False
             return int(replaced)
         self.diverged = True
@@ -152,9 +162,7 @@ class PeerMemory:
             or not all(peer_rejects(self.profile, s.tsval, s.second, tsval, second) for second in now)
         ]
         if tsval is not None:
-            bound = add32(tsval, 1)
-            if self.bound is None or d32(bound, self.bound) < 0:
-                self.bound = bound
+            self.bounds = [*self.bounds[-(MOST_BOUNDS - 1) :], add32(tsval, 1)]
         self.states = left or [EMPTY, *self.states][:MAX_STATES]
         return bool(left)
 

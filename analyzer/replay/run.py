@@ -49,7 +49,7 @@ class Replayed:
 
 
 class _Chains:
-    """Who speaks on each chain, learned from the SYN rows as they pass."""
+    """Who speaks on each chain: by its SYNs, or by its packets where the capture has no SYN of it."""
 
     def __init__(self, tracked: Tracked, profile: Profile, one_server: bool) -> None:
         count = len(tracked.chain_syns)
@@ -58,6 +58,9 @@ class _Chains:
         self.port = np.zeros(count, np.uint16)
         self._v6 = tracked.hosts["v6"]
         self._profile, self._one_server = profile, one_server
+        for rows in tracked.connections.chunks():
+            self.orig[rows["chain"]] = rows["orig"]
+            self.resp[rows["chain"]] = rows["resp"]
         for rows in tracked.syns.chunks():
             self.orig[rows["chain"]] = rows["orig"]
             self.resp[rows["chain"]] = rows["resp"]

@@ -14,6 +14,7 @@ import numpy as np
 from analyzer.connections import Tracked
 from analyzer.kernel import rules
 from analyzer.replay.engine import Hypothesis
+from analyzer.replay.judge import LEAD_IN, REQUEST_LIFE, lead_in_text
 from analyzer.replay.queues import BACKLOG_UNKNOWN, SMALLEST_BACKLOG
 from analyzer.schema import CERTAINTIES, OPT_CLIPPED, OPT_TS, SEEN_ESTABLISHED, VERDICT, VERDICTS
 from analyzer.spool import Spool
@@ -22,8 +23,6 @@ from analyzer.units import MS, NO_TIME, NS
 Records = np.ndarray[Any, np.dtype[np.void]]
 Times = np.ndarray[Any, np.dtype[np.int64]]
 
-REQUEST_LIFE = 63 * NS
-LEAD_IN = 60 * NS
 QUICK_REPEAT = 600 * MS
 FEW_REQUESTS = 8
 """An unknown backlog makes at least this much room for half-open requests."""
@@ -119,11 +118,6 @@ class Screen:
     def _doubt(out: Records, where: Any, reason: int) -> None:
         out["certainty"][where] = _POSSIBLE
         out["reason"][where] = reason
-
-
-def lead_in_text(seconds: int) -> str:
-    """What is in doubt during the first minute of a capture."""
-    return f"assumes no TIME-WAIT from before the capture; {seconds} s of lead-in missing"
 
 
 def contested_chains(tracked: Tracked) -> np.ndarray[Any, np.dtype[np.bool_]]:

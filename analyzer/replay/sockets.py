@@ -45,6 +45,7 @@ class Socket:
         last_ack: Time of the last rate-limited ACK sent from here, NO_TIME if none.
         asked: Time of a SYN that should have been answered from here and was not yet, NO_TIME if none.
         open_fd: True if data acknowledged after the FIN proves that the descriptor is open.
+        midstream: True while what happened before the capture may matter: FINs may have gone unseen.
         rtt_lo, rtt_hi: Round-trip bounds of the connection, ns; hi is 0 when never measured.
     """
 
@@ -61,6 +62,7 @@ class Socket:
         "last_ack",
         "life_hi",
         "life_lo",
+        "midstream",
         "open_fd",
         "phase",
         "rcv_nxt",
@@ -87,7 +89,7 @@ class Socket:
         self.armed = born
         self.life_lo = self.life_hi = 0
         self.last_ack = NO_TIME
-        self.open_fd = False
+        self.open_fd = self.midstream = False
         self.by_listener = False
         self.asked = NO_TIME
         self.rtt_lo = self.rtt_hi = 0
