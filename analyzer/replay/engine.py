@@ -170,7 +170,7 @@ class Engine:
             memory.pending.append((ev.time, ev.conn, tsval))
         if socket is not None and ruling.rearm and socket.phase is Phase.TIME_WAIT:
             socket.arm(ev.time, bucket_life_ns(self.profile, self.settings, False, 0))
-        if ruling.destroys:
+        if ruling.destroys and ruling.certain:
             self.sockets.pop(ev.chain, None)
             socket = None
         if ruling.certain and ruling.verdict in ("drop", "rst"):

@@ -23,8 +23,8 @@ MOST_BOUNDS = 24
 NEARBY = 1 << 20
 """Ticks within which two TSvals are taken for the same client's clock."""
 
-SILENCE = 400 * MS
-"""A SYN whose handshake is not completed within this time was hardly taken."""
+SILENCE = 200 * MS
+"""A SYN whose handshake is not completed within this time was hardly taken (the kernels' own shortest RTO)."""
 
 
 class Stamp(NamedTuple):

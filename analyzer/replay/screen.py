@@ -126,6 +126,8 @@ def contested_chains(tracked: Tracked) -> np.ndarray[Any, np.dtype[np.bool_]]:
     A lone handshake's repeats meet their own request and are answered again (``syn_recv_repeat``).
     """
     contested = np.zeros(len(tracked.chain_syns), np.bool_)
+    for chunk in tracked.connections.chunks():
+        contested[chunk["chain"][chunk["previous"] >= 0]] = True
     several = tracked.chain_syns > 1
     parts = [c[["chain", "conn", "time"]][several[c["chain"]]] for c in tracked.syns.chunks()]
     rows = np.concatenate(parts) if parts else None

@@ -3,17 +3,21 @@
 import numpy as np
 import pytest
 
+from analyzer.capture import open_capture
+from analyzer.connections import Tracked, follow
 from analyzer.kernel.profiles import find_profile
 from analyzer.replay.choice import plausible, rank
 from analyzer.replay.run import Scope, replay
 from analyzer.schema import ACK, SYN
 from analyzer.spool import Spool
+from analyzer.units import NS
+from tests.conftest import FIXTURES
 from tests.replay.real import capture, settings, tally, truth
 
 CASES = [
     ("el7-recycle", "el7.9", 0.995),
     ("v4.9-recycle", "4.9.337", 0.995),
-    ("v3.10-recycle", "3.10.108", 0.993),
+    ("v3.10-recycle", "3.10.108", 0.995),
     ("el7-norecycle", "el7.9", 0.999),
     ("v6.1-timewait", "6.1", 0.999),
 ]
@@ -83,3 +87,32 @@ def test_the_kernel_is_found_by_the_packets(name, recycle):
     assert {s.tw_recycle for s in fits} == {recycle}
     if name == "v3.10-recycle":
         assert fits[0].profile.live_syn == "silent"
+
+
+CUTS = (1, 5, 9, 20, 40, 61, 100, 150)
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel"), [("el7-recycle", "el7.9"), ("v4.9-recycle", "4.9.337"), ("v6.1-timewait", "6.1")]
+)
+def test_a_cut_head_widens_verdicts_and_flips_none(name, kernel):
+    """What happened before the capture is unknown: no certain verdict may hang on it."""
+    path = str(FIXTURES / name / "server.pcap.zst")
+    packets = np.concatenate([block.copy() for block in open_capture([path], "x").blocks()])
+
+    def verdicts(rows):
+        tracked = follow([rows.view(np.recarray)], Tracked("x"))
+        said = replay(tracked, find_profile(kernel), settings(name)).verdicts.to_array()
+        return dict(
+            zip(tracked.syns.to_array()["frame"].tolist(), said[["verdict", "certainty"]].tolist(), strict=True)
+        )
+
+    whole = verdicts(packets)
+    for seconds in CUTS:
+        late = packets[packets["time"] >= packets["time"][0] + seconds * NS]
+        flipped = {
+            frame: (whole[frame], cut)
+            for frame, cut in verdicts(late).items()
+            if cut[1] == whole[frame][1] == 2 and cut[0] != whole[frame][0]
+        }
+        assert not flipped, f"{seconds} s cut off"
