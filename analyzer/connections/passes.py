@@ -278,7 +278,7 @@ def track_block(packets, table, slots, conns, hosts, host_table, chain_syns, syn
                     letter(conns[slot], slots[slot], L_FLIP, False)
         elif bare_syn:
             c = conns[slot]
-            same = c.seen & SEEN_SYN and c.isn_orig == p.seq and (slots[slot].orig_is_a == 1) == is_a
+            same = c.seen & (SEEN_SYN | SEEN_SYN_ACK) and c.isn_orig == p.seq and (slots[slot].orig_is_a == 1) == is_a
             if not same:
                 older = slots[slot].older
                 if older >= 0:

@@ -125,6 +125,8 @@ def syn_ack(c, s, p):
         return
     if c.seen & SEEN_SYN_ACK and c.seen & SEEN_ESTABLISHED:
         return
+    if not c.seen & SEEN_SYN:
+        c.isn_orig = p.ack - 1  # so that a SYN captured out of order finds its incarnation
     c.seen |= SEEN_SYN_ACK
     c.isn_resp = p.seq
     c.syn_ack_time = p.time

@@ -128,6 +128,11 @@ class Tracker:
         else:
             self._chain_syns = _grown(self._chain_syns)
 
+    @property
+    def _now(self) -> int:
+        """Latest time seen, far enough from the smallest integer to subtract horizons from."""
+        return max(int(self._state[state.NOW]), NO_TIME + IDLE_HORIZON)
+
     def _more_slots(self, count: int) -> None:
         old = len(self._slots)
         slots = np.zeros(old + count, state.SLOT).view(np.recarray)
@@ -147,7 +152,7 @@ class Tracker:
         self._state[state.TABLE_DEAD] = 0
 
     def _sweep(self, everything: bool) -> None:
-        now = int(self._state[state.NOW])
+        now = self._now
         while not passes.sweep(
             self._table, self._slots, self._conns, self._done, self._state,
             now - CLOSED_HORIZON, now - IDLE_HORIZON, everything,
@@ -160,7 +165,7 @@ class Tracker:
         """Rows old enough go to the spool; if too few are, there is more room."""
         fill, base = int(self._state[state.SYN_FILL]), int(self._state[state.SYN_BASE])
         rows = self._syns[:fill]
-        young = np.flatnonzero(rows["time"] > int(self._state[state.NOW]) - ANSWER_HORIZON)
+        young = np.flatnonzero(rows["time"] > self._now - ANSWER_HORIZON)
         count = int(young[0]) if len(young) else fill
         self.out.syns.append(rows[:count])
         rest = rows[count:].copy()

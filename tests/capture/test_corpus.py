@@ -14,7 +14,7 @@ UNNAMED = {
     "01c13b": "CAPWAP tunnel, not opened",
     "4ee650": "MikroTik EoIP tunnel, not opened",
     "5139e3": "NFLOG link type",
-    "903cfc": "two TCP headers inside a protocol that tshark dissects further",
+    "903cfc": "TCP inside sFlow samples",
     "263d5e": "Juniper link type",
     "42667f": "TCP inside an sFlow sample",
     "ce27bd": "ARCNET link type",

@@ -219,3 +219,13 @@ def test_answers_match_real_kernels(shared):
         rows = out.syns.to_array()
         assert rows["isn"].tolist() == [int(r["isn"]) for r in truth]
         assert rows["answer"].tolist() == [words[r["verdict"]] for r in truth]
+
+
+def test_a_syn_captured_behind_its_syn_ack_is_the_same_connection(run):
+    out = run([v(0, S | A, 900, 101), c(0.1, S, 100), c(0.2, A, 101, 901)])
+    assert out.connection_count == 1
+
+
+def test_a_capture_without_packets_is_no_failure(tmp_path):
+    out = track(open_capture([str(write(tmp_path / "n.pcap", []))], "x"))
+    assert (out.connection_count, len(out.syns), len(out.events)) == (0, 0, 0)
