@@ -1,26 +1,40 @@
 """Ids as text: addresses and Zeek-like connection uids."""
 
 import ipaddress
+import weakref
 from typing import Any
 
 import numpy as np
+
+Records = np.ndarray[Any, np.dtype[np.void]]
 
 _DIGITS = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", np.uint8)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _MIX2 = 0xBF58476D1CE4E5B9
 
 
-def host_text(hosts: np.ndarray[Any, np.dtype[np.void]], host: int) -> str:
+def host_text(hosts: Records, host: int) -> str:
     """The address of a host id as text."""
-    row = hosts[host]
-    if row["v6"]:
-        return str(ipaddress.IPv6Address(int(row["hi"]) << 64 | int(row["lo"])))
-    return str(ipaddress.IPv4Address(int(row["lo"]) & 0xFFFFFFFF))
+    return _text(*hosts[host].item())
 
 
-def host_texts(hosts: np.ndarray[Any, np.dtype[np.void]]) -> list[str]:
-    """All addresses, by host id."""
-    return [host_text(hosts, host) for host in range(len(hosts))]
+def _text(high: int, low: int, v6: int) -> str:
+    if v6:
+        return str(ipaddress.IPv6Address(high << 64 | low))
+    return f"{low >> 24 & 255}.{low >> 16 & 255}.{low >> 8 & 255}.{low & 255}"
+
+
+_TEXTS: dict[int, tuple[weakref.ref[Records], list[str]]] = {}
+
+
+def host_texts(hosts: Records) -> list[str]:
+    """All addresses, by host id; kept while the table of hosts lives."""
+    known = _TEXTS.get(id(hosts))
+    if known is None or known[0]() is not hosts:
+        known = (weakref.ref(hosts), [_text(*row) for row in hosts.tolist()])
+        _TEXTS.clear()
+        _TEXTS[id(hosts)] = known
+    return known[1]
 
 
 def uids(name: str, conns: np.ndarray[Any, np.dtype[np.int32]]) -> np.ndarray[Any, np.dtype[np.bytes_]]:

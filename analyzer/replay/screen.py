@@ -6,6 +6,7 @@ engine counts instead.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -39,6 +40,16 @@ class Fill:
     completed: Times
     queued: Times
     served: Times
+
+    @cached_property
+    def most_open(self) -> int:
+        """Highest bound of the SYN queue that a SYN finds, itself included."""
+        return int(self.half_open(self.requested).max(initial=0)) + 1
+
+    @cached_property
+    def most_waiting(self) -> int:
+        """Highest bound of the accept queue that a SYN finds."""
+        return int(self.waiting(self.requested).max(initial=0))
 
     def half_open(self, times: Times) -> Times:
         """Upper bound of the SYN queue's length at each time."""
@@ -125,7 +136,11 @@ def contested_chains(tracked: Tracked) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
     A lone handshake's repeats meet their own request and are answered again (``syn_recv_repeat``).
     """
+    known = _CONTESTED.get(tracked.syns)
+    if known is not None:
+        return known
     contested = np.zeros(len(tracked.chain_syns), np.bool_)
+    _CONTESTED[tracked.syns] = contested
     for chunk in tracked.connections.chunks():
         contested[chunk["chain"][chunk["previous"] >= 0]] = True
     several = tracked.chain_syns > 1
@@ -159,6 +174,7 @@ class Reasons:
         return found
 
 
+_CONTESTED: WeakKeyDictionary[Spool, np.ndarray[Any, np.dtype[np.bool_]]] = WeakKeyDictionary()
 _FILLS: WeakKeyDictionary[Spool, Fill] = WeakKeyDictionary()
 
 
@@ -179,12 +195,13 @@ def screen(tracked: Tracked, hypothesis: Hypothesis) -> Screen | None:
         return None
     fill = _fill_once(tracked)
     settings, profile = hypothesis.settings, hypothesis.profile
-    most_open = int(fill.half_open(fill.requested).max(initial=0)) + 1
+    most_open = fill.most_open
     backlog = settings.backlog
     if backlog is not None:
-        most_waiting = int(fill.waiting(fill.requested).max(initial=0))
         limit = rules.syn_queue_limit(profile, backlog, settings.max_syn_backlog or 0)
-        near = rules.accept_queue_full(most_waiting, backlog) or rules.syn_queue_full(profile, most_open + 2, limit)
+        near = rules.accept_queue_full(fill.most_waiting, backlog) or rules.syn_queue_full(
+            profile, most_open + 2, limit
+        )
     else:
         near = rules.syn_queue_full(profile, most_open + 2, rules.syn_queue_limit(profile, settings.somaxconn or 0, 64))
     quarter = rules.last_quarter(most_open, settings.max_syn_backlog or 0, settings.syncookies or 0)
