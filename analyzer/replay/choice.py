@@ -11,7 +11,7 @@ from analyzer.kernel.profiles import Profile, find_profile
 from analyzer.kernel.settings import Settings
 from analyzer.replay.run import Replayed, Scope, hypothesis_of, replay
 from analyzer.replay.screen import contested_chains, screen
-from analyzer.schema import CERTAINTIES, OPT_TS, SEEN_TS_ORIG, VERDICT, VERDICTS
+from analyzer.schema import CERTAINTIES, OPT_TS, SYN, VERDICT, VERDICTS
 from analyzer.spool import Spool
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -65,27 +65,33 @@ def timestamps_fall_back(tracked: Tracked) -> bool:
 
     Where none does, a remembered timestamp rejects nothing and tcp_tw_recycle leaves no trace.
     """
-    stamps = [c[["orig", "time", "tsval"]][(c["opts"] & OPT_TS) > 0] for c in tracked.syns.chunks()]
-    closes = [
-        c[["orig", "end", "last_tsval_orig"]][(c["seen"] & SEEN_TS_ORIG) > 0] for c in tracked.connections.chunks()
-    ]
-    if not stamps:
-        return False
-    syns, ends = np.concatenate(stamps), np.concatenate(closes)
-    if not len(syns):
-        return False
-    host = np.concatenate((syns["orig"], ends["orig"]))
-    time = np.concatenate((syns["time"], ends["end"]))
-    tsval = np.concatenate((syns["tsval"], ends["last_tsval_orig"])).astype(np.int64)
-    is_syn = np.concatenate((np.ones(len(syns), np.bool_), np.zeros(len(ends), np.bool_)))
-    order = np.lexsort((time, host))
-    host, tsval, is_syn = host[order], tsval[order], is_syn[order]
-    first = np.concatenate(([True], host[1:] != host[:-1]))
-    base = tsval[first][np.cumsum(first) - 1]
-    along = ((tsval - base + 2**31) & 0xFFFFFFFF) - 2**31
+    who = np.full(len(tracked.chain_syns), -1, np.int32)
+    for chunk in tracked.connections.chunks():
+        who[chunk["chain"]] = chunk["orig"]
+    base = np.full(len(tracked.hosts) + 1, -1, np.int64)
+    highest = np.zeros(len(tracked.hosts) + 1, np.int64)
+    for chunk in tracked.events.chunks():
+        rows = chunk[(chunk["resp"] == 0) & ((chunk["opts"] & OPT_TS) > 0) & (chunk["kind"] == 0)]
+        if _falls_back(rows, who[rows["chain"]], base, highest):
+            return True
+    return False
+
+
+def _falls_back(rows: Records, host: Any, base: Any, highest: Any) -> bool:
+    """One chunk of ``timestamps_fall_back``; *base* and *highest* carry each host's clock on."""
+    order = np.argsort(host, kind="stable")
+    host, tsval = host[order], rows["tsval"][order].astype(np.int64)
+    is_syn = (rows["flags"][order] & SYN) > 0
+    first = np.concatenate(([True], host[1:] != host[:-1])) if len(host) else np.zeros(0, np.bool_)
+    new = host[first][base[host[first]] < 0]
+    base[new] = tsval[first][base[host[first]] < 0]
+    along = ((tsval - base[host] + 2**31) & 0xFFFFFFFF) - 2**31
+    before = np.where(first, highest[host], np.roll(along, 1))  # what the host showed before this packet
     group = np.cumsum(first) * 2**33
-    highest = np.maximum.accumulate(along + group) - group
-    return bool(np.any(is_syn & (along <= highest - 2)))
+    carried = np.maximum.accumulate(before + group) - group
+    fell = bool(np.any(is_syn & (along <= carried - 2)))
+    np.maximum.at(highest, host, along)
+    return fell
 
 
 def rank(tracked: Tracked, settings: Settings, scope: Scope) -> list[Score]:

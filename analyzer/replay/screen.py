@@ -24,6 +24,7 @@ from analyzer.units import MS, NO_TIME, NS
 Records = np.ndarray[Any, np.dtype[np.void]]
 Times = np.ndarray[Any, np.dtype[np.int64]]
 
+NEVER = np.iinfo(np.int64).max
 QUICK_REPEAT = 600 * MS
 FEW_REQUESTS = 8
 """An unknown backlog makes at least this much room for half-open requests."""
@@ -67,25 +68,32 @@ def fill_of(tracked: Tracked) -> Fill:
     accept queue in order: data or a FIN of the responder shows that its application has taken that
     connection and every one queued before it.
     """
-    parts = [
-        chunk[["syn_time", "established_time", "rst_time", "first_data_resp", "fin_resp_time", "seen"]]
-        for chunk in tracked.connections.chunks()
-    ]
-    if not parts:
-        none = np.zeros(0, np.int64)
-        return Fill(none, none, none, none)
-    rows = np.concatenate(parts)
-    opened = rows[rows["syn_time"] != NO_TIME]
-    ends = opened["syn_time"] + REQUEST_LIFE
-    for column in ("established_time", "rst_time"):
-        times = opened[column]
-        ends = np.where(times != NO_TIME, np.minimum(ends, np.maximum(times, opened["syn_time"])), ends)
-    queued = opened[(opened["seen"] & SEEN_ESTABLISHED) > 0]
-    queued = queued[np.argsort(queued["established_time"], kind="stable")]
-    never = np.iinfo(np.int64).max
-    shown = [np.where(queued[c] == NO_TIME, never, queued[c]) for c in ("first_data_resp", "fin_resp_time")]
-    served = np.minimum.accumulate(np.minimum(*shown)[::-1])[::-1]
-    return Fill(np.sort(opened["syn_time"]), np.sort(ends), queued["established_time"].copy(), np.sort(served))
+    requested, completed, queued, served = [], [], [], []
+    for chunk in tracked.connections.chunks():
+        rows = chunk[chunk["syn_time"] != NO_TIME]
+        ends = rows["syn_time"] + REQUEST_LIFE
+        for column in ("established_time", "rst_time"):
+            times = rows[column]
+            ends = np.where(times != NO_TIME, np.minimum(ends, np.maximum(times, rows["syn_time"])), ends)
+        requested.append(rows["syn_time"].copy())
+        completed.append(ends)
+        rows = rows[(rows["seen"] & SEEN_ESTABLISHED) > 0]
+        shown = [np.where(rows[c] == NO_TIME, NEVER, rows[c]) for c in ("first_data_resp", "fin_resp_time")]
+        queued.append(rows["established_time"].copy())
+        served.append(np.minimum(*shown))
+    begun, ended, waited, left = (_joined(parts) for parts in (requested, completed, queued, served))
+    order = np.argsort(waited, kind="stable")
+    left = np.minimum.accumulate(left[order][::-1])[::-1]
+    for times in (begun, ended, waited):
+        times.sort()
+    return Fill(begun, ended, waited, np.sort(left))
+
+
+def _joined(parts: list[Times]) -> Times:
+    """One array of all parts, which are let go."""
+    whole = np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    parts.clear()
+    return whole
 
 
 @dataclass(frozen=True)
