@@ -13,7 +13,7 @@ from analyzer.kernel.rules import bucket_life_ns, fin_time_ns, rto_bounds_ns
 from analyzer.kernel.settings import Settings
 from analyzer.replay.judge import Judge, Ruling
 from analyzer.replay.memory import PeerMemory, Stamp
-from analyzer.replay.queues import Queues
+from analyzer.replay.queues import Listeners
 from analyzer.replay.sockets import Phase, Socket
 from analyzer.replay.vantage import Vantage
 from analyzer.schema import (
@@ -105,7 +105,9 @@ class Engine:
         queues: Fill of the listeners' queues, or None where they cannot matter.
     """
 
-    def __init__(self, hypothesis: Hypothesis, peer_of: Callable[[int], object], queues: Queues | None = None) -> None:
+    def __init__(
+        self, hypothesis: Hypothesis, peer_of: Callable[[int], object], queues: Listeners | None = None
+    ) -> None:
         self.hypothesis = hypothesis
         self.profile = hypothesis.profile
         self.settings = hypothesis.settings
@@ -164,7 +166,7 @@ class Engine:
             self._doubt_unanswered(socket, ev)
         ruling = self.judge.syn(ev, socket, memory)
         tsval = ev.tsval if ev.opts & OPT_TS and self.settings.timestamps else None
-        cookie = self.queues is not None and self.queues.cookies_likely()
+        cookie = self.queues is not None and self.queues.of(ev.chain).cookies_likely()
         self._last_syn[ev.chain] = (ev.conn, ev.time, tsval, ruling.by_listener and not cookie)
         if memory is not None and ruling.by_listener:
             memory.pending.append((ev.time, ev.conn, tsval))
@@ -188,7 +190,7 @@ class Engine:
             request.by_listener = ruling.by_listener
             self.sockets[ev.chain] = request
         if self.queues is not None:
-            self.queues.syn(ev.chain, ev.time, ruling)
+            self.queues.of(ev.chain).syn(ev.chain, ev.time, ruling)
         return ruling
 
     def _is_repeat(self, ev: Ev) -> bool:
@@ -279,7 +281,7 @@ class Engine:
             return
         self._learn_taken(ev)
         if self.queues is not None:
-            self.queues.third_ack(ev.chain)
+            self.queues.of(ev.chain).third_ack(ev.chain)
         socket.phase = Phase.OPEN
         socket.sure = True
         socket.before = None
@@ -377,7 +379,7 @@ class Engine:
             self._refused(socket, ev)
             return
         if self.queues is not None:
-            self.queues.alive(ev.chain, bool(ev.length) or bool(ev.flags & FIN))
+            self.queues.of(ev.chain).alive(ev.chain, bool(ev.length) or bool(ev.flags & FIN))
         if socket.phase is Phase.FIN_WAIT2 and d32(ev.ack, socket.rcv_nxt) > 0:
             socket.open_fd = True
         if socket.phase in (Phase.OPEN, Phase.FIN_WAIT1, Phase.FIN_WAIT2):
@@ -420,7 +422,7 @@ class Engine:
             self.sockets.pop(ev.chain, None)
             return
         if self.queues is not None and socket.phase is Phase.SYN_RECV:
-            self.queues.gone(ev.chain)
+            self.queues.of(ev.chain).gone(ev.chain)
         if self.judge.reset_kills(socket, ev):
             if socket.before is not None and not socket.sure:
                 self.sockets[ev.chain] = socket.before

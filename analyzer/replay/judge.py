@@ -21,7 +21,7 @@ from analyzer.units import MS, NO_TIME, NS
 if TYPE_CHECKING:
     from analyzer.replay.engine import Ev, Hypothesis
     from analyzer.replay.memory import PeerMemory, Stamp
-    from analyzer.replay.queues import Queues
+    from analyzer.replay.queues import Listeners
 
 LEAD_IN = 60 * NS
 REQUEST_LIFE = 63 * NS
@@ -64,7 +64,7 @@ def lead_in_text(seconds: int) -> str:
 class Judge:
     """Applies one hypothesis to SYNs; keeps no state of its own."""
 
-    def __init__(self, hypothesis: Hypothesis, queues: Queues | None) -> None:
+    def __init__(self, hypothesis: Hypothesis, queues: Listeners | None) -> None:
         self.hypothesis = hypothesis
         self.profile = hypothesis.profile
         self.settings = hypothesis.settings
@@ -259,7 +259,7 @@ class Judge:
     def _queues(self, ev: Ev, ruling: Ruling) -> bool:
         """Steps L5-L6 and L9; True if the SYN ends here."""
         assert self.queues is not None
-        doubt = self.queues.judge_syn(ev.chain, ev.time, ruling, self._tsval(ev) is not None)
+        doubt = self.queues.of(ev.chain).judge_syn(ev.chain, ev.time, ruling, self._tsval(ev) is not None)
         if ruling.verdict != "accept":
             return True
         if doubt:
@@ -268,7 +268,7 @@ class Judge:
 
     def _accept_queue(self, ev: Ev, ruling: Ruling) -> None:
         assert self.queues is not None
-        doubt = self.queues.judge_accept_queue(ev.time, ruling)
+        doubt = self.queues.of(ev.chain).judge_accept_queue(ev.time, ruling)
         if doubt:
             ruling.certain, ruling.reason = False, doubt
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from analyzer.kernel import rules
 from analyzer.kernel.profiles import Profile
@@ -26,6 +26,17 @@ SURE_LIFE = 7 * NS
 """No request is given up sooner: three timeouts, even in a crowded queue."""
 
 LONGEST_LIFE = 63 * NS
+
+
+class Speakers(Protocol):
+    """Who speaks on a chain."""
+
+    def originator(self, chain: int) -> int:
+        """Host id of the client."""
+
+    def listener(self, chain: int) -> object:
+        """Key of the listener."""
+
 
 SMALLEST_BACKLOG = 1
 """What an unknown backlog may be at the least: above this fill a verdict is no longer certain."""
@@ -179,11 +190,35 @@ class Queues:
         if self.backlog is None and most <= SMALLEST_BACKLOG:
             return ""
         young = self._young(now)
-        if self.backlog is not None and not rules.accept_queue_full(most, self.backlog):
+        if self.backlog is None:
+            return BACKLOG_UNKNOWN
+        if not rules.accept_queue_full(most, self.backlog):
             return ""
         likely = most - self.hidden_accepts
         if rules.accept_queue_drops(self.profile, likely, self.assumed, young):
             ruling.verdict, ruling.rule, ruling.certain = "drop", "accept_queue_full", False
             ruling.reason = f"{most} completed connections were not seen to be accepted by the application"
             return ""
-        return "the application may not have accepted its queue" if self.backlog is not None else BACKLOG_UNKNOWN
+        return "the application may not have accepted its queue"
+
+
+class Listeners:
+    """The queues of every listener, made as their SYNs come.
+
+    Args:
+        profile, settings, at_server: As for :class:`Queues`; one backlog is taken for all.
+        chains: Who speaks on each chain: ``originator(chain)`` and ``listener(chain)``.
+    """
+
+    def __init__(self, profile: Profile, settings: Settings, chains: Speakers, at_server: bool) -> None:
+        self._make = lambda: Queues(profile, settings, chains.originator, at_server)
+        self._chains = chains
+        self._queues: dict[object, Queues] = {}
+
+    def of(self, chain: int) -> Queues:
+        """The queues of the listener that *chain* speaks to."""
+        key = self._chains.listener(chain)
+        found = self._queues.get(key)
+        if found is None:
+            found = self._queues[key] = self._make()
+        return found

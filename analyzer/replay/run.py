@@ -13,7 +13,7 @@ from analyzer.kernel.rules import RULE_NAMES, WRITE_EVENTS, peer_key
 from analyzer.kernel.settings import Settings
 from analyzer.replay.engine import Engine, Ev, Hypothesis, Write
 from analyzer.replay.judge import Ruling
-from analyzer.replay.queues import BACKLOG_UNKNOWN, Queues
+from analyzer.replay.queues import BACKLOG_UNKNOWN, Listeners
 from analyzer.replay.screen import Reasons, screen
 from analyzer.replay.vantage import SERVER, Vantage
 from analyzer.schema import ACK, PEER_STATE, SYN, VERDICT, VERDICTS
@@ -61,6 +61,7 @@ class _Chains:
         for rows in tracked.connections.chunks():
             self.orig[rows["chain"]] = rows["orig"]
             self.resp[rows["chain"]] = rows["resp"]
+            self.port[rows["chain"]] = rows["resp_p"]
         for rows in tracked.syns.chunks():
             self.orig[rows["chain"]] = rows["orig"]
             self.resp[rows["chain"]] = rows["resp"]
@@ -69,6 +70,10 @@ class _Chains:
     def originator(self, chain: int) -> int:
         """Host id of a chain's originator."""
         return int(self.orig[chain])
+
+    def listener(self, chain: int) -> object:
+        """Key of the listener that a chain speaks to."""
+        return int(self.resp[chain]), int(self.port[chain])
 
     def peer(self, chain: int) -> object:
         """Key of the peer record of a chain's originator; None where the kernel keeps none."""
@@ -142,7 +147,7 @@ def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope 
     engine = Engine(
         hypothesis,
         chains.peer,
-        Queues(profile, filled, chains.originator, scope.vantage.at_server) if sieve is None else None,
+        Listeners(profile, filled, chains, scope.vantage.at_server) if sieve is None else None,
     )
     needed = None if sieve is None else sieve.needed
     reasons = Reasons(replayed.reasons)
