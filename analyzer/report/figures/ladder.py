@@ -23,7 +23,7 @@ def draw(analysis: Analysis) -> Figure | None:
     for row, step in enumerate(steps):
         _arrow(axes, step, -row)
     for x, name in ((0.0, f"peer {story.peer}"), (1.0, f"server {story.server}")):
-        axes.axvline(x, color=INK, linewidth=1.2)
+        axes.plot([x, x], [0.55 - len(steps), 0.62], color=INK, linewidth=1.2)
         axes.text(x, 0.8, name, ha="center", fontsize=9)
     axes.set_xlim(-0.45, 1.12)
     axes.set_ylim(-len(steps) + 0.4, 1.2)
