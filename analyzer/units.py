@@ -11,8 +11,3 @@ NO_TIME = -(2**63)
 def seconds(ns: int) -> float:
     """Nanoseconds as seconds, for display only."""
     return ns / NS
-
-
-def whole_second(ns: int) -> int:
-    """Floor to whole seconds, as the kernel's ``get_seconds()`` sees a moment."""
-    return ns // NS

@@ -6,7 +6,7 @@
 import numpy as np
 from numba import njit
 
-from analyzer import schema, seqnum
+from analyzer import seqnum
 from analyzer.schema import (
     ACK,
     CLOSER_BOTH,
@@ -44,7 +44,6 @@ d32 = njit(cache=True, inline="always")(seqnum.d32)
 HISTORY_ROOM = 24
 (L_SYN, L_SYN_ACK, L_ACK, L_DATA, L_FIN, L_RST, L_REPEAT, L_GAP, L_ZERO, L_FLIP) = range(10)
 LETTERS = np.frombuffer(b"shadfrtgw^", np.uint8).copy()
-ANSWER = schema.ANSWER_NONE
 
 
 @njit(cache=True)
