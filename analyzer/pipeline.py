@@ -15,6 +15,7 @@ from analyzer.replay.choice import Score, agree, contested_part, plausible, rank
 from analyzer.replay.legs import side_of, virtual_hosts
 from analyzer.replay.run import Replayed, Scope, replay
 from analyzer.replay.vantage import LOAD_BALANCER, SERVER
+from analyzer.schema import ANSWER_SYN_ACK
 from analyzer.version import VERSION
 
 Progress = Callable[[int, int], None]
@@ -65,8 +66,21 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     if main.side == "lb":
         text = "Seen at the load balancer only: the server may have received less, and later. Capture there too."
         diagnosis.quality.insert(0, QualityNote("vantage", text))
+    diagnosis.quality[:0] = [note for vantage, _ in vantages[1:] if (note := _elsewhere(vantage)) is not None]
     problems = [problem for vantage, _ in vantages for problem in vantage.tracked.problems]
     return Analysis([vantage for vantage, _ in vantages], diagnosis, problems, VERSION)
+
+
+def _elsewhere(vantage: Vantage) -> QualityNote | None:
+    """Captures are judged one by one: say so where another one shows failures of its own."""
+    total = failed = 0
+    for rows in vantage.tracked.syns.chunks():
+        total += len(rows)
+        failed += int((rows["answer"] != ANSWER_SYN_ACK).sum())
+    if not failed:
+        return None
+    text = f"In {vantage.name} {failed:,} of {total:,} SYNs got no SYN-ACK; captures are judged one by one, not joined."
+    return QualityNote("other_capture", text)
 
 
 def _known(options: AnalyzeOptions) -> tuple[Settings, str]:

@@ -6,8 +6,3 @@ MS = 1_000_000
 
 NO_TIME = -(2**63)
 """Stands for "not seen" in integer time columns; no capture can hold it."""
-
-
-def seconds(ns: int) -> float:
-    """Nanoseconds as seconds, for display only."""
-    return ns / NS

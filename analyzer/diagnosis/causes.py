@@ -49,16 +49,18 @@ _CERTAIN = CERTAINTIES.index("certain")
 POSSIBLE, LIKELY, CERTAIN = 0, 1, 2
 
 
-def weigh(syns: Records, verdicts: Records) -> Records:
-    """Cause of each SYN from one server-side capture.
+def weigh(syns: Records, verdicts: Records, at_server: bool = True) -> Records:
+    """Cause of each SYN from one capture.
 
     Args:
         syns: SYN_ROW records.
         verdicts: VERDICT records, row for row.
+        at_server: Whether the capture shows what reached the server.
 
     Returns:
-        CAUSE records, row for row.  ``server_silent`` where nothing came back and the model would
-        have answered; a verdict that packets contradict never names the cause.
+        CAUSE records, row for row.  Where nothing came back and the model would have answered it is
+        ``server_silent`` at the server and ``no_evidence`` elsewhere, for the SYN may not have arrived.
+        A verdict that packets contradict never names the cause.
     """
     out = np.zeros(len(syns), CAUSE.dtype)
     answer, verdict = syns["answer"], verdicts["verdict"]
@@ -68,7 +70,7 @@ def weigh(syns: Records, verdicts: Records) -> Records:
     _set(out, answer == ANSWER_SYN_ACK, _ID["answered"], CERTAIN)
     silent = answer == ANSWER_NONE
     _set(out, silent & (verdict == _DROP), by_rule, sure)
-    _set(out, silent & (verdict != _DROP) & (verdict != _UNKNOWN), _ID["server_silent"], LIKELY)
+    _set(out, silent & (verdict != _DROP) & (verdict != _UNKNOWN) & at_server, _ID["server_silent"], LIKELY)
     other = _RULE_CAUSE[verdicts["alternative"]]
     known = (verdicts["alternative"] > 0) & (other != _ID["server_silent"])
     _set(out, silent & (verdict != _DROP) & known, other, LIKELY)

@@ -57,7 +57,7 @@ def diagnose(vantage: Vantage, kernel: KernelChoice) -> Diagnosis:
     by_verdict: Counter[str] = Counter()
     syns = answered = attempts = 0
     for rows, verdicts in zip(vantage.tracked.syns.chunks(), vantage.replayed.verdicts.chunks(), strict=True):
-        causes = weigh(rows, verdicts)
+        causes = weigh(rows, verdicts, vantage.side == "server")
         vantage.causes.append(causes)
         failed.add(rows, verdicts, causes)
         by_cause.update(_counts(causes["cause"], CAUSES))

@@ -157,3 +157,9 @@ class Analysis:
     def main(self) -> Vantage:
         """The capture that the verdict rests on."""
         return self.vantages[0]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no capture shows a SYN without its SYN-ACK."""
+        notes = self.diagnosis.quality
+        return not self.diagnosis.findings and not any(note.kind == "other_capture" for note in notes)

@@ -12,7 +12,7 @@ def render(analysis: Analysis) -> str:
     lines += [f"- Limit: {_plain(note.text)}" for note in diagnosis.quality]
     lines += [f"- Contradiction: {_plain(text)}" for text in diagnosis.contradictions]
     if not diagnosis.findings:
-        lines += ["Nothing is wrong: every SYN was answered."]
+        lines += ["Nothing is wrong: every SYN was answered." if analysis.healthy else "Here every SYN was answered."]
     for finding in diagnosis.findings:
         lines += ["", f"## {CAUSE_TITLES[finding.cause]} ({finding.certainty})", "", _plain(finding.statement), ""]
         if finding.story is not None:

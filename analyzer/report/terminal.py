@@ -56,7 +56,8 @@ def _healthy(analysis: Analysis, console: Console) -> None:
     if not summary.syns:
         console.print("No SYN in this capture: there is nothing to judge. Capture from before the connections open.")
         return
-    console.print(Text(f"Nothing is wrong: all {summary.syns:,} SYNs were answered by a SYN-ACK.", style="bold green"))
+    here = "Nothing is wrong: all" if analysis.healthy else f"In {analysis.main.name} all"
+    console.print(Text(f"{here} {summary.syns:,} SYNs were answered by a SYN-ACK.", style="bold green"))
     console.print("Sure for this capture point and time span; losses elsewhere on the path cannot be seen from here.")
 
 

@@ -151,3 +151,25 @@ def test_help_loads_nothing_heavy():
 
 def test_no_colour_in_a_pipe(synquest):
     assert b"\x1b[" not in synquest("analyze", *GIVEN).stdout
+
+
+def test_failures_in_another_capture_are_not_passed_over(synquest, tmp_path):
+    ends = ("10.0.0.1", 1, "10.0.0.2", 80)
+    fine = [Segment(0, *ends, S, 5), Segment(0.001, *ends[2:], *ends[:2], S | A, 9, 6), Segment(0.002, *ends, A, 6, 10)]
+    lost = [*fine, Segment(1, "10.0.0.1", 2, "10.0.0.2", 80, S, 77)]
+    server, lb = write(tmp_path / "s.pcap", fine), write(tmp_path / "l.pcap", lost)
+    done = synquest("analyze", "--server", server, "--lb", lb, "--kernel", "6.1")
+    text = " ".join(done.stdout.decode().split())
+    assert "In lb 1 of 2 SYNs got no SYN-ACK" in text
+    assert "Nothing is wrong" not in text
+
+
+def test_silence_at_the_load_balancer_is_not_laid_on_the_server(synquest, tmp_path):
+    """The SYN may not have arrived: that takes a second capture to tell."""
+    path = write(tmp_path / "l.pcap", [Segment(t, "10.0.0.1", 2, "10.0.0.2", 80, S, 77) for t in (100, 101, 103)])
+    causes = {}
+    for side in ("--lb", "--server"):
+        causes[side] = json.loads(synquest("analyze", side, path, "--kernel", "6.1", "--json").stdout)["summary"][
+            "by_cause"
+        ]
+    assert causes == {"--lb": {"no_evidence": 3}, "--server": {"server_silent": 3}}
