@@ -83,7 +83,10 @@ class FileReader:
             self._stream.finish()
             if self._stream.damage is not None:
                 raise InputError(str(self._stream.damage))
-            what = "empty" if not head else "not a pcap or pcapng capture"
+            what = "not a pcap or pcapng capture"
+            if not head:
+                packed = self.info.compression
+                what = f"its {packed} data end before the first byte, the file is cut" if packed else "empty"
             raise InputError(
                 f"{self.info.path}: offset 0: {what}; give a file written by tcpdump, dumpcap or Wireshark"
             )
