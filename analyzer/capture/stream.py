@@ -49,6 +49,46 @@ class _Hashing(io.RawIOBase):
             pass
 
 
+class _Gunzip:
+    """Gzip members as a stream that gives every byte before damage, and only then raises."""
+
+    STEP = 1 << 20
+
+    def __init__(self, stored: _Hashing) -> None:
+        from isal import isal_zlib
+
+        self._zlib = isal_zlib
+        self._stored = stored
+        self._packed = bytearray(self.STEP)
+        self._waiting = b""
+        self._member = isal_zlib.decompressobj(wbits=31)
+        self._begun = False
+
+    def readinto(self, target: memoryview) -> int:
+        """Fill *target* as far as one step goes; 0 at a proper end.
+
+        Raises:
+            EOFError: The data end inside a member.
+        """
+        while True:
+            if self._member.eof:
+                self._waiting = self._member.unused_data.lstrip(b"\0")
+                self._member, self._begun = self._zlib.decompressobj(wbits=31), False
+            if not self._waiting:
+                count = self._stored.readinto(self._packed)
+                self._waiting = bytes(self._packed[:count])
+                if not count:
+                    if self._begun:
+                        raise EOFError("compressed data end too early")
+                    return 0
+            self._begun = True
+            plain = self._member.decompress(self._waiting, min(len(target), self.STEP))
+            self._waiting = self._member.unconsumed_tail
+            if plain:
+                target[: len(plain)] = plain
+                return len(plain)
+
+
 def _open(path: str) -> IO[bytes]:
     if path == "-":
         return io.FileIO(sys.stdin.fileno(), closefd=False)
@@ -78,10 +118,8 @@ class ByteStream:
         self._stored = _Hashing(self._raw, head, hashes)
         self._plain: Any = self._stored
         if head.startswith(GZIP_MAGIC):
-            from isal import igzip
-
             self.compression = "gzip"
-            self._plain = igzip.GzipFile(fileobj=io.BufferedReader(self._stored, 1 << 20), mode="rb")
+            self._plain = _Gunzip(self._stored)
         elif head.startswith(ZSTD_MAGICS):
             import zstandard
 
@@ -108,7 +146,7 @@ class ByteStream:
             try:
                 count = self._plain.readinto(view[done:])
             except Exception as error:  # each decompressor has its own; whatever it is, the data end here
-                self._note(error)
+                self._note(error, self.offset + done)
                 break
             if not count:
                 break
@@ -116,8 +154,8 @@ class ByteStream:
         self.offset += done
         return done
 
-    def _note(self, error: Exception) -> None:
-        what = f"{self.compression or 'read'} error after {self.offset} bytes of data"
+    def _note(self, error: Exception, after: int) -> None:
+        what = f"{self.compression or 'read'} error after {after} bytes of data"
         detail = str(error).strip() or type(error).__name__
         self.damage = Problem(
             self.path, self._stored.passed, f"{what} ({detail}); what came before is analysed", "damaged"
