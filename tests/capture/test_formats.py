@@ -109,7 +109,7 @@ def test_packets_before_the_end_of_cut_compressed_data_are_kept(tmp_path, pack, 
     """Random payloads, so that bytes in and bytes out keep step."""
     noise = random.Random(7)
     frames = [
-        (i, Segment(0, "10.0.0.1", 1, "10.0.0.2", 2, A, i, payload=noise.randbytes(900)).frame()) for i in range(400)
+        (i, Segment(0, "10.0.0.1", 1, "10.0.0.2", 2, A, i, payload=noise.randbytes(900)).frame()) for i in range(1600)
     ]
     packed = pack(pcap(frames))
     rows, capture = read(put(tmp_path, packed[: int(len(packed) * share)], "a.bin"))
