@@ -47,6 +47,7 @@ from analyzer.schema import (
     SEEN_RST_RESP,
     SEEN_SYN,
     SEEN_SYN_ACK,
+    SEEN_TFO,
     SYN,
 )
 from analyzer.units import NO_TIME
@@ -150,7 +151,7 @@ def _event(p, c, s, responder, events, state):
     e.ts_recent = s.ts_recent if s.ts_recent_time != NO_TIME else 0
     e.rcv_wup, e.rcv_wnd = s.rcv_wup, s.rcv_wnd
     e.rtt_min, e.rtt_max = c.rtt_min, c.rtt_max
-    e.flags, e.opts, e.ipid, e.seen, e.kind = p.flags, p.opts, p.ipid, c.seen, p.kind
+    e["flags"], e.opts, e.ipid, e.seen, e.kind = p["flags"], p.opts, p.ipid, c.seen, p.kind
     e.resp = 1 if responder else 0
 
 
@@ -182,20 +183,20 @@ def _answer(p, s, kind, syns, state):
     row = syns[index]
     row.answer, row.answer_time, row.answer_frame = kind, p.time, p.frame
     if kind == ANSWER_ICMP:
-        row.icmp = p.flags
+        row.icmp = p["flags"]
 
 
 @njit(cache=True, inline="always")
 def _speaks_of_older(c, s, slots, conns, p, responder):
     """Whether a packet on an unanswered attempt is plainly the previous incarnation's."""
-    if s.older < 0 or not c.seen & SEEN_SYN or c.seen & SEEN_SYN_ACK or p.flags & (SYN | RST):
+    if s.older < 0 or not c.seen & SEEN_SYN or c.seen & SEEN_SYN_ACK or p["flags"] & (SYN | RST):
         return False
     o = slots[s.older]
     first = np.int64(c.isn_orig) + 1
     if responder:
         if np.int64(p.ack) == first & 0xFFFFFFFF or not o.resp_known:
             return False
-        return (p.length > 0 or p.flags & FIN != 0) and abs(d32(np.int64(p.seq), np.int64(o.resp_next))) < NEAR
+        return (p.length > 0 or p["flags"] & FIN != 0) and abs(d32(np.int64(p.seq), np.int64(o.resp_next))) < NEAR
     if not o.orig_known or abs(d32(np.int64(p.seq), first)) < 2:
         return False
     return abs(d32(np.int64(p.seq), np.int64(o.orig_next))) < abs(d32(np.int64(p.seq), first))
@@ -204,7 +205,7 @@ def _speaks_of_older(c, s, slots, conns, p, responder):
 @njit(cache=True)
 def _worth_telling(c, s, p, responder, before):
     """Whether the server's kernel may decide something by this packet (see ``schema.EVENT``)."""
-    if p.flags & (SYN | RST | FIN):
+    if p["flags"] & (SYN | RST | FIN):
         return True
     if before & SEEN_FIN_RESP:
         if s.late_events >= LATE_EVENTS:
@@ -262,7 +263,7 @@ def track_block(packets, table, slots, conns, hosts, host_table, chain_syns, syn
                 _answer(p, slots[slot], ANSWER_ICMP, syns, state)
                 _event(p, conns[slot], slots[slot], True, events, state)
             continue
-        flags = p.flags
+        flags = p["flags"]
         bare_syn = flags & SYN and not flags & (ACK | RST)
         if slot < 0:
             if bare_syn:
@@ -299,6 +300,7 @@ def track_block(packets, table, slots, conns, hosts, host_table, chain_syns, syn
         before = c.seen
         if bare_syn:
             c.packets_orig += 1
+            c.bytes_orig += np.uint64(p.length)
             syn(c, s, p)
             letter(c, s, 0, False)
             s.orig_next, s.orig_known = (np.int64(p.seq) + 1 + np.int64(p.length)) & 0xFFFFFFFF, 1
@@ -323,15 +325,20 @@ def track_block(packets, table, slots, conns, hosts, host_table, chain_syns, syn
 @njit(cache=True)
 def _from_responder(p, c, s, older_speaks, syns, events, state):
     """A responder's packet: an answer to a SYN, or part of the connection."""
-    flags = p.flags
+    flags = p["flags"]
     before = c.seen
     ours = not c.seen & SEEN_SYN or np.int64(p.ack) == (np.int64(c.isn_orig) + 1) & 0xFFFFFFFF
     if flags & SYN and flags & ACK:
-        if ours:
+        with_data = c.seen & SEEN_TFO and 0 < d32(np.int64(p.ack), np.int64(c.isn_orig)) <= 1 + s.syn_length
+        if ours or with_data:
             from_resp(c, s, p)
             timestamps(c, s, p, True)
             syn_ack(c, s, p)
             _answer(p, s, ANSWER_SYN_ACK, syns, state)
+        else:  # answers another SYN, not one of this incarnation
+            c.packets_resp += 1
+            c.bytes_resp += np.uint64(p.length)
+            c.syn_ack_count += 1 if c.syn_ack_count < 65535 else 0
         return
     waiting = c.seen & SEEN_SYN and not c.seen & SEEN_SYN_ACK
     if flags & RST:

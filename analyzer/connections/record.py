@@ -69,7 +69,7 @@ def letter(c, s, which, responder):
 @njit(cache=True)
 def history(c, s, p, responder, repeated, gap):
     """Letters of one packet."""
-    flags = p.flags
+    flags = p["flags"]
     plain = L_DATA if p.length > 0 else L_ACK
     if (
         s.told >> np.uint32(plain + (16 if responder else 0)) & np.uint32(1)
@@ -106,6 +106,7 @@ def syn(c, s, p):
     c.mss_orig = p.mss if p.opts & OPT_MSS else 0
     c.wscale_orig = p.wscale if p.opts & OPT_WSCALE else 255
     c.sack_orig = 1 if p.opts & OPT_SACK_OK else 0
+    s.syn_length = min(p.length, 65535)
     if p.length:
         c.seen |= SEEN_TFO
     s.rcv_wup = p.seq + 1
@@ -146,7 +147,7 @@ def timestamps(c, s, p, responder):
     """First and last TSval and TSecr of each side, and ts_recent as the responder keeps it (RFC 7323 section 4.3)."""
     if not p.opts & OPT_TS:
         return
-    echoed = p.flags & ACK and not p.opts & OPT_TS_CUT
+    echoed = p["flags"] & ACK and not p.opts & OPT_TS_CUT
     if responder:
         if not c.seen & SEEN_TS_RESP:
             c.seen |= SEEN_TS_RESP
@@ -163,7 +164,7 @@ def timestamps(c, s, p, responder):
         if c.first_tsecr_orig == 0:
             c.first_tsecr_orig = p.tsecr
         c.last_tsecr_orig = p.tsecr
-    if p.flags & (SYN | RST) or s.ts_off:
+    if p["flags"] & (SYN | RST) or s.ts_off:
         return
     if s.wup_known and d32(np.int64(p.seq), np.int64(s.rcv_wup)) > 0:
         return
@@ -177,7 +178,7 @@ def from_orig(c, s, p):
     """A packet of the originator that is no SYN."""
     c.packets_orig += 1
     c.bytes_orig += np.uint64(p.length)
-    flags = p.flags
+    flags = p["flags"]
     end = (np.int64(p.seq) + np.int64(p.length) + (1 if flags & FIN else 0)) & 0xFFFFFFFF
     repeated = gap = False
     if flags & RST == 0:
@@ -232,7 +233,7 @@ def from_resp(c, s, p):
     """A packet of the responder."""
     c.packets_resp += 1
     c.bytes_resp += np.uint64(p.length)
-    flags = p.flags
+    flags = p["flags"]
     end = (np.int64(p.seq) + np.int64(p.length) + (1 if flags & FIN else 0) + (1 if flags & SYN else 0)) & 0xFFFFFFFF
     repeated = gap = False
     if flags & RST == 0:

@@ -60,6 +60,7 @@ SLOT = np.dtype(
         ("fin_orig_end", "u4"),
         ("fin_resp_end", "u4"),
         ("told", "u4"),  # which history letters were given
+        ("syn_length", "u2"),  # data in the first SYN (RFC 7413)
         ("early_events", "u2"),
         ("late_events", "u2"),
     ],

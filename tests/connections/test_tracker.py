@@ -229,3 +229,89 @@ def test_a_syn_captured_behind_its_syn_ack_is_the_same_connection(run):
 def test_a_capture_without_packets_is_no_failure(tmp_path):
     out = track(open_capture([str(write(tmp_path / "n.pcap", []))], "x"))
     assert (out.connection_count, len(out.syns), len(out.events)) == (0, 0, 0)
+
+
+def test_a_syn_ack_for_another_syn_is_counted_but_answers_nothing(run):
+    out = run([c(0, S, 100), v(0.001, S | A, 900, 555)])
+    (row,) = out.connections.to_array()
+    assert (row["packets_resp"], row["syn_ack_count"]) == (1, 1)
+    assert state(row) == "S0"
+    assert out.syns.to_array()["answer"].tolist() == [ANSWER_NONE]
+
+
+@pytest.mark.parametrize(("acked", "answer"), [(101, 1), (106, 1), (103, 1), (107, 0)])
+def test_a_syn_ack_may_cover_data_of_the_syn(run, acked, answer):
+    """Fast Open (RFC 7413): the SYN-ACK acknowledges all, part or none of the SYN's data, and no more."""
+    out = run([c(0, S, 100, payload=b"hello"), v(0.001, S | A, 900, acked)])
+    assert out.syns.to_array()["answer"].tolist() == [answer]
+
+
+def test_sequence_numbers_wrap(run):
+    isn, top = 2**32 - 1, 2**32
+    packets = [c(0, S, isn), v(0.001, S | A, top - 2, 0), c(0.002, A, 0, top - 1)]
+    packets += [c(1, P | A, 0, top - 1, payload=b"xy"), v(1.1, P | A, top - 1, 2, payload=b"abc"), c(1.2, A, 2, 2)]
+    packets += [v(2, F | A, 2, 2), c(2.1, F | A, 2, 3), v(2.2, A, 3, 3)]
+    out = run(packets)
+    (row,) = out.connections.to_array()
+    assert state(row) == "SF"
+    assert not row["seen"] & SEEN_GAP_ORIG
+    assert row["fin_orig_acked"] - row["fin_orig_time"] == 100_000_000
+    assert out.syns.to_array()["answer"].tolist() == [ANSWER_SYN_ACK]
+
+
+@pytest.mark.parametrize(
+    ("segments", "word"),
+    [
+        ([], "S1"),
+        ([c(1, F | A, 101, 901)], "S2"),
+        ([v(1, F | A, 901, 101)], "S3"),
+        ([c(1, R | A, 101, 901)], "RSTO"),
+        ([v(1, R | A, 901, 101)], "RSTR"),
+    ],
+)
+def test_conn_states_after_a_handshake(run, segments, word):
+    (row,) = run([*handshake(), *segments]).connections.to_array()
+    assert state(row) == word
+
+
+@pytest.mark.parametrize(
+    ("segments", "word"),
+    [
+        ([c(0, S, 100), c(1, R, 101)], "RSTOS0"),
+        ([c(0, S, 100), c(1, F | A, 101, 1)], "SH"),
+        ([v(0, S | A, 900, 101), v(1, R | A, 901, 101)], "RSTRH"),
+        ([v(0, S | A, 900, 101), v(1, F | A, 901, 101)], "SHR"),
+    ],
+)
+def test_conn_states_of_half_a_conversation(run, segments, word):
+    (row,) = run(segments).connections.to_array()
+    assert state(row) == word
+
+
+def test_time_that_steps_back_breaks_nothing(tmp_path):
+    segments = [c(100, S, 100), v(40, S | A, 900, 101), c(41, A, 101, 901)]
+    (row,) = track(open_capture([str(write(tmp_path / "t.pcap", segments))], "x")).connections.to_array()
+    assert state(row) == "S1"
+    assert row["start"] - row["end"] == 59 * NS
+
+
+def test_the_same_without_the_compiler(tmp_path):
+    """The pass gives the same rows as plain Python."""
+    import os
+    import subprocess
+    import sys
+
+    path = write(tmp_path / "p.pcap", sorted([*handshake(), *server_close(1), c(5, S, 7000)], key=lambda s: s.time))
+    code = (
+        "import sys; from analyzer.capture import open_capture; from analyzer.connections import track\n"
+        "out = track(open_capture([sys.argv[1]], 'x'))\n"
+        "print([getattr(out, t).to_array().tolist() for t in ('connections', 'syns', 'events')])"
+    )
+    texts = [
+        subprocess.run(
+            [sys.executable, "-c", code, str(path)], env={**os.environ, **extra}, capture_output=True, check=True
+        ).stdout
+        for extra in ({}, {"NUMBA_DISABLE_JIT": "1"})
+    ]
+    assert texts[0] == texts[1]
+    assert b"ShA" in texts[0]
