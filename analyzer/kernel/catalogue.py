@@ -24,6 +24,7 @@ class Rule:
 
 _REQUEST = "net/ipv4/tcp_input.c tcp_conn_request (up to 3.16 tcp_ipv4.c tcp_v4_conn_request)"
 _TIMEWAIT = "net/ipv4/tcp_minisocks.c tcp_timewait_state_process"
+_LIMIT = "net/ipv4/tcp_minisocks.c tcp_timewait_check_oow_rate_limit"
 _CHECK = "net/ipv4/tcp_minisocks.c tcp_check_req"
 _LIVE = "net/ipv4/tcp_input.c tcp_validate_incoming"
 _DROPS = "ListenDrops"
@@ -61,11 +62,23 @@ RULES: dict[str, Rule] = {
         "all",
         _TIMEWAIT,
     ),
-    "time_wait_rate_limited": Rule(
-        "As the TIME-WAIT's bare ACK, but within 500 ms of the last one: nothing is sent.",
+    "time_wait_paws_rate_limited": Rule(
+        "As `time_wait_paws`, but within 500 ms of the last bare ACK: nothing is sent; the minute starts anew.",
         "4.0 and later, el7.3+",
-        "net/ipv4/tcp_minisocks.c tcp_timewait_check_oow_rate_limit",
+        _LIMIT,
+        ("TCPACKSkippedTimeWait", "PAWSEstab", "PAWSTimewait"),
+    ),
+    "time_wait_sequence_rate_limited": Rule(
+        "As `time_wait_sequence`, but within 500 ms of the last bare ACK: nothing is sent.",
+        "4.0 and later, el7.3+",
+        _LIMIT,
         ("TCPACKSkippedTimeWait",),
+    ),
+    "fin_wait2_rate_limited": Rule(
+        "As `fin_wait2_ack`, but within 500 ms of the last bare ACK: nothing is sent.",
+        "4.0 and later, el7.3+",
+        _LIMIT,
+        ("TCPACKSkippedFinWait2",),
     ),
     "fin_wait2_ack": Rule(
         "A bucket that still waits for the client's FIN, and a SYN out of its window or with an older timestamp: "

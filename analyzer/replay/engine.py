@@ -171,7 +171,7 @@ class Engine:
         if memory is not None and ruling.by_listener:
             memory.pending.append((ev.time, ev.conn, tsval))
         if socket is not None and ruling.rearm and socket.phase is Phase.TIME_WAIT:
-            socket.arm(ev.time, bucket_life_ns(self.profile, self.settings, False, 0))
+            self._rearm(socket, ev.time)
         if ruling.destroys and ruling.certain:
             self.sockets.pop(ev.chain, None)
             socket = None
@@ -324,9 +324,10 @@ class Engine:
         return d32(ev.ack, socket.fin_end) >= 0
 
     def _in_fin_wait1(self, socket: Socket, ev: Ev) -> None:
+        next_byte = d32(ev.seq, socket.rcv_nxt) <= 0
         self._follow(socket, ev)
         acked = self._acks_fin(socket, ev)
-        if ev.flags & FIN:
+        if ev.flags & FIN and next_byte:
             if acked:
                 self._time_wait(socket, ev, "E1")
             else:
@@ -356,9 +357,15 @@ class Engine:
         life_high = bucket_life_ns(self.profile, self.settings, recycled, high)[1]
         socket.arm(ev.time, (life_low - self.vantage.slack, life_high + self.vantage.slack))
 
+    def _rearm(self, socket: Socket, now: int) -> None:
+        """A full minute from now; a bucket that may be gone already is not brought back for certain."""
+        low, high = bucket_life_ns(self.profile, self.settings, False, 0)
+        slack = self.vantage.slack
+        socket.arm(now, (0 if socket.may_be_gone(now) else low - slack, high + slack))
+
     def _in_time_wait(self, socket: Socket, ev: Ev) -> None:
         """Any late segment re-arms the full minute; a pure ACK in order also brings its TSval."""
-        socket.arm(ev.time, bucket_life_ns(self.profile, self.settings, False, 0))
+        self._rearm(socket, ev.time)
         older = ev.opts & OPT_TS and socket.has_ts and d32(socket.ts_recent, ev.tsval) > 0
         if not older and ev.opts & OPT_TS and not ev.length and not ev.flags & FIN and ev.seq == socket.rcv_nxt:
             self._stamp(socket, ev, ev.tsval, ev.time)

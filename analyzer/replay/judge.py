@@ -62,7 +62,7 @@ def lead_in_text(seconds: int) -> str:
 
 
 class Judge:
-    """Applies one hypothesis to SYNs; keeps no state of its own."""
+    """Applies one hypothesis to SYNs; remembers only which four-tuples a state from before the capture may hold."""
 
     def __init__(self, hypothesis: Hypothesis, queues: Listeners | None) -> None:
         self.hypothesis = hypothesis
@@ -188,7 +188,7 @@ class Judge:
             if self.queues is not None:
                 self._accept_queue(ev, ruling)
             return ruling
-        return self._limited(ev, socket, ruling, "time_wait_rate_limited")
+        return self._limited(ev, socket, ruling, f"{outcome.rule}_rate_limited")
 
     def _fin_wait2(self, ev: Ev, socket: Socket) -> Ruling:
         now = self.vantage.seconds(ev.time)[0]
@@ -196,7 +196,7 @@ class Judge:
         ruling = Ruling(outcome.verdict, True, outcome.rule, compared_bucket=socket, destroys=outcome.destroys)
         if outcome.verdict == "rst":
             return ruling
-        return self._limited(ev, socket, ruling, "time_wait_rate_limited")
+        return self._limited(ev, socket, ruling, "fin_wait2_rate_limited")
 
     def _syn_recv(self, ev: Ev, socket: Socket) -> Ruling:
         now = self.vantage.seconds(ev.time)[0]
@@ -241,7 +241,8 @@ class Judge:
             if check.rejects:
                 ruling.verdict = "drop"
                 ruling.rule = "peer_timestamp" if tsval is not None else "peer_timestamp_missing"
-                ruling.certain = check.certain
+                cookie = self.queues is not None and self.queues.of(ev.chain).cookies_likely()
+                ruling.certain = check.certain and not cookie
             elif not check.certain:
                 ruling.certain = False
             if not check.certain and not check.rejects and not check.missing_lead_in:
@@ -268,7 +269,7 @@ class Judge:
 
     def _accept_queue(self, ev: Ev, ruling: Ruling) -> None:
         assert self.queues is not None
-        doubt = self.queues.of(ev.chain).judge_accept_queue(ev.time, ruling)
+        doubt = self.queues.of(ev.chain).judge_accept_queue(ruling)
         if doubt:
             ruling.certain, ruling.reason = False, doubt
 

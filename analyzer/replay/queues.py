@@ -38,6 +38,8 @@ class Speakers(Protocol):
         """Key of the listener."""
 
 
+FEW_REQUESTS = 8
+"""An unknown backlog makes at least this much room for half-open requests."""
 SMALLEST_BACKLOG = 1
 """What an unknown backlog may be at the least: above this fill a verdict is no longer certain."""
 
@@ -106,7 +108,9 @@ class Queues:
 
     def cookies_likely(self) -> bool:
         """Whether SYNs may be answered by cookies, which pass every test unseen."""
-        return bool(self.settings.syncookies) and 2 * (len(self.requests) + len(self.given_up)) >= self.syn_limit
+        length = len(self.requests) + len(self.given_up)
+        crowded = 2 * length >= self.syn_limit or (self.backlog is None and length > FEW_REQUESTS)
+        return bool(self.settings.syncookies) and crowded
 
     def gone(self, chain: int) -> None:
         """A request was reset."""
@@ -125,7 +129,7 @@ class Queues:
                 return
             for when, chain in sorted(due):
                 request = self.requests[chain]
-                if request.timeouts >= self._allowed(when):
+                if request.timeouts >= self._allowed():
                     del self.requests[chain]
                     if request.timeouts < (self.settings.synack_retries or 5):
                         self.given_up[chain] = request.born
@@ -133,17 +137,17 @@ class Queues:
                     request.timeouts += 1
                     request.due = when + (NS << request.timeouts)
 
-    def _allowed(self, now: int) -> int:
+    def _allowed(self) -> int:
         """SYN-ACK timeouts that a request may have: fewer while young requests are few in a half-full queue."""
         allowed, length = self.settings.synack_retries or 5, len(self.requests)
         if length * 2 > max(8, self.syn_limit):
-            young = 2 * self._young(now)
+            young = 2 * self._young()
             while allowed > 2 and length >= young:
                 allowed -= 1
                 young *= 2
         return allowed
 
-    def _young(self, now: int) -> int:
+    def _young(self) -> int:
         return sum(not r.timeouts for r in self.requests.values())
 
     def judge_syn(self, chain: int, now: int, ruling: Ruling, has_ts: bool) -> str:
@@ -160,7 +164,7 @@ class Queues:
             ruling.verdict, ruling.rule = ("cookie", "syn_cookie") if cookies else ("drop", "syn_queue_full")
             ruling.certain, ruling.reason = sure, "" if sure else HALF_OPEN
             return ""
-        doubt = self.judge_accept_queue(now, ruling)
+        doubt = self.judge_accept_queue(ruling)
         if ruling.verdict != "accept":
             return ""
         if rules.last_quarter(length, self.most_syns, self.settings.syncookies or 0):
@@ -168,7 +172,7 @@ class Queues:
                 ruling.verdict, ruling.rule, ruling.certain, ruling.reason = "drop", "last_quarter", False, HALF_OPEN
                 return ""
             return "the SYN queue is in its last quarter, kept for proven peers"
-        if self.backlog is None and length > 8:
+        if self.backlog is None and length > FEW_REQUESTS:
             return BACKLOG_UNKNOWN
         near = rules.syn_queue_full(self.profile, most + 2, self.syn_limit) or rules.last_quarter(
             most + 2, self.most_syns, self.settings.syncookies or 0
@@ -184,18 +188,17 @@ class Queues:
             return self.profile.proven != "never" and not has_ts
         return True
 
-    def judge_accept_queue(self, now: int, ruling: Ruling) -> str:
+    def judge_accept_queue(self, ruling: Ruling) -> str:
         """Step L6; changes *ruling* if the queue is likely full, returns what is in doubt."""
         most = len(self.waiting) + (0 if self.at_server else len(self.requests))
         if self.backlog is None and most <= SMALLEST_BACKLOG:
             return ""
-        young = self._young(now)
         if self.backlog is None:
             return BACKLOG_UNKNOWN
         if not rules.accept_queue_full(most, self.backlog):
             return ""
         likely = most - self.hidden_accepts
-        if rules.accept_queue_drops(self.profile, likely, self.assumed, young):
+        if rules.accept_queue_drops(self.profile, likely, self.assumed, self._young()):
             ruling.verdict, ruling.rule, ruling.certain = "drop", "accept_queue_full", False
             ruling.reason = f"{most} completed connections were not seen to be accepted by the application"
             return ""

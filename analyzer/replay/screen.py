@@ -16,7 +16,7 @@ from analyzer.connections import Tracked
 from analyzer.kernel import rules
 from analyzer.replay.engine import Hypothesis
 from analyzer.replay.judge import LEAD_IN, REQUEST_LIFE, lead_in_text
-from analyzer.replay.queues import BACKLOG_UNKNOWN, SMALLEST_BACKLOG
+from analyzer.replay.queues import BACKLOG_UNKNOWN, FEW_REQUESTS, SMALLEST_BACKLOG
 from analyzer.schema import CERTAINTIES, OPT_CLIPPED, OPT_TS, SEEN_ESTABLISHED, VERDICT, VERDICTS
 from analyzer.spool import Spool
 from analyzer.units import MS, NO_TIME, NS
@@ -26,8 +26,6 @@ Times = np.ndarray[Any, np.dtype[np.int64]]
 
 NEVER = np.iinfo(np.int64).max
 QUICK_REPEAT = 600 * MS
-FEW_REQUESTS = 8
-"""An unknown backlog makes at least this much room for half-open requests."""
 
 _CERTAIN, _POSSIBLE = CERTAINTIES.index("certain"), CERTAINTIES.index("possible")
 CLIPPED = "the capture cut the SYN's options; its TSval is not known"
@@ -101,8 +99,8 @@ class Screen:
     """Which chains the engine must replay, and what the others' SYNs get.
 
     Attributes:
+        hypothesis: What is assumed about the server.
         needed: bool (chains,), True where the engine decides.
-        backlog_matters: Whether an unknown backlog puts some verdicts in doubt.
         fill: The queues' bounds.
     """
 

@@ -87,3 +87,26 @@ def test_a_full_socket_answers_with_a_counting_ip_id(judge):
     assert judge([*old, low], "el7.9", 1)[1][:2] == ("drop", "possible")
     probe = [c(far + 2, S, 8000, tsval=7000), v(far + 2.001, A, 902, 101, 6000, ipid=777)]
     assert judge([*old, *probe, low], "el7.9", 1)[2] == ("accept", "certain", "listener")
+
+
+def server_closes(at, isn=100):
+    """A connection without timestamps that the server closes; TIME_WAIT from *at* + 1.01 s on."""
+    return [
+        c(at, S, isn), Segment(at + 0.001, V, 1120, C, 40000, S | A, 900, isn + 1), c(at + 0.002, A, isn + 1, 901),
+        Segment(at + 1, V, 1120, C, 40000, F | A, 901, isn + 1), c(at + 1.01, F | A, isn + 1, 902),
+        Segment(at + 1.011, V, 1120, C, 40000, A, 902, isn + 2),
+    ]  # fmt: skip
+
+
+def test_a_held_back_ack_keeps_the_name_of_its_rule(judge):
+    said = judge([*server_closes(100, isn=5000), c(110, S, 70), c(110.1, S, 60)])
+    assert [rule for *_, rule in said[1:]] == ["time_wait_sequence", "time_wait_sequence_rate_limited"]
+    assert said[2][:2] == ("drop", "certain")
+
+
+def test_a_late_segment_does_not_bring_back_a_bucket_for_certain(judge):
+    """On timer slots a TIME-WAIT lasts 52.5 to 60 s: at 55 s nobody knows whether the late FIN still met it."""
+    late = c(100 + 56, F | A, 5001, 902)
+    assert judge([*server_closes(100, isn=5000), late, c(170, S, 70)], "3.4")[1][:2] == ("ack", "possible")
+    early = c(100 + 30, F | A, 5001, 902)
+    assert judge([*server_closes(100, isn=5000), early, c(170, S, 70)], "3.4")[1][:2] == ("ack", "certain")
