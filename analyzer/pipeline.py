@@ -12,10 +12,10 @@ from analyzer.errors import InputError, UsageError
 from analyzer.kernel.profiles import find_profile
 from analyzer.kernel.settings import SYSCTLS, Settings, parse_sysctls
 from analyzer.replay.choice import Score, agree, contested_part, plausible, rank, screens
-from analyzer.replay.legs import side_of, virtual_hosts
 from analyzer.replay.run import Replayed, Scope, replay
 from analyzer.replay.vantage import LOAD_BALANCER, SERVER
 from analyzer.schema import ANSWER_SYN_ACK
+from analyzer.snat.legs import side_of, virtual_hosts
 from analyzer.version import VERSION
 
 Progress = Callable[[int, int], None]

@@ -316,3 +316,75 @@ CAUSE = _table(
     ("certainty", "u1", "", "index in CAUSE_CERTAINTIES"),
     ("aggravated_by", "u1", "", "index in CAUSES, 0 = nothing"),
 )
+
+# SNAT_FLOW.proof, weakest first; .kind
+PROOFS = ("none", "timing", "payload", "strong", "exact", "in_band")
+FLOW_KINDS = ("layer4", "layer7", "synproxy", "direct")
+
+SNAT_FLOW = _table(
+    "snat_flow",
+    ("client_hi", "u8", "", "client's address, upper 64 bits"),
+    ("client_lo", "u8", "", "client's address, lower 64 bits"),
+    ("vip_hi", "u8", "", "virtual address, upper 64 bits"),
+    ("vip_lo", "u8", "", "virtual address, lower 64 bits"),
+    ("snat_hi", "u8", "", "address that the server sees, upper 64 bits"),
+    ("snat_lo", "u8", "", "address that the server sees, lower 64 bits"),
+    ("server_hi", "u8", "", "pool member, upper 64 bits"),
+    ("server_lo", "u8", "", "pool member, lower 64 bits"),
+    ("client_p", "u2", "", "client's port"),
+    ("vip_p", "u2", "", "virtual port"),
+    ("snat_p", "u2", "", "port that the server sees"),
+    ("server_p", "u2", "", "pool member's port"),
+    ("client_v6", "u1", "", "1 if client and VIP are IPv6"),
+    ("server_v6", "u1", "", "1 if SNAT address and server are IPv6"),
+    ("proof", "u1", "", "index in PROOFS: the strongest evidence that joins the legs"),
+    ("kind", "u1", "", "index in FLOW_KINDS"),
+    ("rivals", "u2", "", "other pairings that the evidence leaves open, 0 if none"),
+    ("lb", "i2", "", "index of the load balancer's vantage, -1 if none"),
+    ("server", "i2", "", "index of the server's vantage, -1 if none saw it"),
+    ("client_conn", "i4", "", "connection id of the client leg in the LB's capture, -1 if not seen"),
+    ("lb_conn", "i4", "", "connection id of the server leg in the LB's capture, -1 if not seen"),
+    ("server_conn", "i4", "", "connection id in the server's capture, -1 if not seen"),
+    ("start", "i8", "ns UTC", "first packet of the leg seen first, its capture's clock"),
+    ("end", "i8", "ns UTC", "last packet"),
+    ("margin", "f8", "", "how much better this pairing fits than its best rival, 0 to 1"),
+)
+
+PATH = _table(
+    "path",
+    ("time_lb_client", "i8", "ns UTC", "the SYN on the LB's client side; NO_TIME if not seen there"),
+    ("time_lb_server", "i8", "ns UTC", "the SYN on the LB's server side"),
+    ("time_server", "i8", "ns UTC", "the SYN at the server, on that capture's clock"),
+    ("time_answered", "i8", "ns UTC", "its answer at the server"),
+    ("time_answer_lb", "i8", "ns UTC", "its answer on the LB's server side"),
+    ("time_answer_client", "i8", "ns UTC", "its answer on the LB's client side"),
+    ("journey", "i8", "", "one id for the same SYN packet at every point where it was seen"),
+    ("flow", "i4", "", "row of SNAT_FLOW, -1 if none"),
+    ("answer_server", "u1", "", "ANSWER_* that the server's capture shows, 255 if the SYN was not seen there"),
+    ("answer_lb", "u1", "", "ANSWER_* on the LB's server side, 255 if the SYN was not seen there"),
+    ("answer_client", "u1", "", "ANSWER_* on the LB's client side, 255 if the SYN was not seen there"),
+    ("leg", "u1", "", "index in LEGS: which point of its journey this row is"),
+    ("server", "i2", "", "index of the server's vantage that saw it, -1 if none"),
+    ("server_row", "i8", "", "its SYN row in that vantage, -1 if none"),
+)
+LEGS = ("client_leg", "lb_server_leg", "server", "other")
+NOT_THERE = 255
+
+ERAS = ("not identifiable", "per host", "per address pair", "per connection")
+
+CLOCK = _table(
+    "clock",
+    ("vantage", "i2", "", "index of the capture it was seen in"),
+    ("host", "i4", "", "host id of the address that it speaks from"),
+    ("peer", "i4", "", "host id of the address it speaks to where the era is per address pair, else -1"),
+    ("number", "u2", "", "1, 2, ... among the clocks behind one address"),
+    ("era", "u1", "", "index in ERAS"),
+    ("hz", "f8", "1/s", "nominal rate: 100, 250, 1000, 1e6; 0 if not identifiable"),
+    ("offset", "i8", "ticks", "TSval that the clock shows at the capture's first packet, mod 2**32"),
+    ("boot", "i8", "ns UTC", "when the clock was 0, where that means something; NO_TIME if not"),
+    ("skew_ppm", "f8", "ppm", "against the capture's clock"),
+    ("skew_bound", "f8", "ppm", "half-width of the skew's hard bound"),
+    ("packets", "u4", "", "packets with timestamps"),
+    ("connections", "u4", "", "connections"),
+    ("span", "i8", "ns", "time between the first and the last of them"),
+)

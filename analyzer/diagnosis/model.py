@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from analyzer.schema import CAUSE
+from analyzer.snat.model import Joined
 from analyzer.spool import Spool
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Finding:
         remedy: What to do, where, and what it does not change.
         refutation: What would prove it wrong.
         story: Worked example.
+        wrongly_predicts: SYNs that the same explanation would have hit, and that got their SYN-ACK.
     """
 
     cause: str
@@ -78,6 +80,7 @@ class Finding:
     remedy: str
     refutation: str
     story: Story | None = None
+    wrongly_predicts: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,91 @@ class KernelChoice:
 
 
 @dataclass(frozen=True)
+class CounterRow:
+    """One kernel counter of one host: what it did against what the replay predicts.
+
+    Attributes:
+        host: Vantage name of the server.
+        name: Name in /proc/net/netstat or snmp, e.g. ``PAWSPassive``.
+        words: ``netstat -s`` wording, empty if net-tools has none.
+        seen: Delta between the two snapshots; None if not given.
+        predicted: Delta that the replay predicts (its likeliest state).
+        predicted_low, predicted_high: Bounds over everything that is not certain.
+        explanation: Why a residual is left, or empty.
+    """
+
+    host: str
+    name: str
+    words: str
+    seen: int | None
+    predicted: int
+    predicted_low: int
+    predicted_high: int
+    explanation: str = ""
+
+    @property
+    def residual(self) -> int | None:
+        """Seen minus predicted."""
+        return None if self.seen is None else self.seen - self.predicted
+
+
+@dataclass(frozen=True)
+class ProbeMatch:
+    """The replay against lines of a probe on the live server.
+
+    Attributes:
+        matrix: (probe's word, replay's verdict, SYNs) for every combination seen.
+        disagreements: (frame, probe's line, replay's verdict and rule, explanation).
+        unmatched_lines: Lines that no SYN of the capture belongs to.
+        ignored_lines: Lines that are no probe output.
+    """
+
+    matrix: tuple[tuple[str, str, int], ...]
+    disagreements: tuple[tuple[int, str, str, str], ...]
+    unmatched_lines: int
+    ignored_lines: int
+
+
+@dataclass(frozen=True)
+class BlastRadius:
+    """Who is hit, how much, since when.
+
+    Attributes:
+        clients: (client address, SNAT or source address, SYNs, failed SYNs), worst first; all of them.
+        began: Time of the first failed SYN, ns; NO_TIME if none failed.
+        at_risk: (minute start ns, source address, share of new connections at risk, share that failed).
+        reuse: seconds between a close and the reuse of the same four numbers, sorted.
+        reuse_under_60: How many of them are under 60 s.
+        ports: (source address, server, distinct source ports, most in use at once, share of 64 512).
+    """
+
+    clients: tuple[tuple[str, str, int, int], ...]
+    began: int
+    at_risk: tuple[tuple[int, str, float, float], ...]
+    reuse: tuple[float, ...]
+    reuse_under_60: int
+    ports: tuple[tuple[str, str, int, int, float], ...]
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """The same traffic under another setting.
+
+    Attributes:
+        change: What was changed, as typed.
+        before, after: SYNs lost per cause.
+        assumptions: What the prediction rests on.
+        warnings: Cures that make it worse.
+    """
+
+    change: str
+    before: dict[str, int]
+    after: dict[str, int]
+    assumptions: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Summary:
     """Counts over the SYNs of the decisive capture."""
 
@@ -131,6 +219,10 @@ class Diagnosis:
     kernel: KernelChoice
     causes: dict[str, Spool] = field(default_factory=dict)
     contradictions: list[str] = field(default_factory=list)
+    counters: list[CounterRow] = field(default_factory=list)
+    probe: ProbeMatch | None = None
+    blast: BlastRadius | None = None
+    whatif: list[WhatIf] = field(default_factory=list)
 
 
 @dataclass
@@ -152,6 +244,7 @@ class Analysis:
     diagnosis: Diagnosis
     problems: list[Problem]
     version: str
+    joined: Joined = field(default_factory=Joined)
 
     @property
     def main(self) -> Vantage:

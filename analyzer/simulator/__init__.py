@@ -1,0 +1,1 @@
+"""The whole estate, simulated: clients, load balancers, servers, with ground truth."""

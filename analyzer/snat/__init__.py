@@ -1,0 +1,1 @@
+"""Through the load balancer: legs paired, capture clocks aligned, host clocks told apart."""
