@@ -17,13 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """One packet of a story: its capture, frame, time (ns) and what it means."""
+    """One packet of a story.
+
+    Attributes:
+        capture, frame: Where it is found.
+        time: ns; on one clock throughout a story.
+        text: What it means.
+        role: ``syn``, ``answer``, ``fin``, ``stamp`` …
+        lane_from, lane_to: Who sent it to whom there: ``client``, ``lb``, ``server``; empty if not known.
+    """
 
     capture: str
     frame: int
     time: int
     text: str
     role: str
+    lane_from: str = ""
+    lane_to: str = ""
 
 
 @dataclass(frozen=True)
