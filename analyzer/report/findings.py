@@ -1,17 +1,22 @@
 """The content of ``findings.json``."""
 
+import math
 from dataclasses import asdict
 from typing import Any
 
-from analyzer.diagnosis.model import Analysis, Story
+from analyzer.diagnosis.model import Analysis, BlastRadius, CounterRow, ProbeMatch, Story, WhatIf
+from analyzer.snat.model import ClockOffset, OffsetSegment
 from analyzer.units import NO_TIME, NS
 
 SCHEMA_VERSION = "1.0"
+MOST_CLIENTS = 1_000
+"""Clients listed, the worst first; the tables have all."""
 
 
 def as_dict(analysis: Analysis) -> dict[str, Any]:
     """Everything the reports say, as plain JSON values; ``docs/findings.schema.json`` describes it."""
     diagnosis = analysis.diagnosis
+    offsets = [_offset(o) for o in analysis.joined.offsets if o.segments]
     return {
         "schema_version": SCHEMA_VERSION,
         "synquest_version": analysis.version,
@@ -20,11 +25,48 @@ def as_dict(analysis: Analysis) -> dict[str, Any]:
         ],
         "capture_quality": [asdict(note) for note in diagnosis.quality],
         "summary": asdict(diagnosis.summary),
+        "clock_offset": offsets[0] if offsets else None,
+        "clock_offsets": offsets,
         "kernel": asdict(diagnosis.kernel),
         "findings": [_finding(f) for f in diagnosis.findings],
         "contradictions": diagnosis.contradictions,
-        "counters": [],
+        "counters": [_counter(row) for row in diagnosis.counters],
+        "probe": None if diagnosis.probe is None else _probe(diagnosis.probe),
+        "blast": None if diagnosis.blast is None else _blast(diagnosis.blast),
+        "whatif": [_whatif(case) for case in diagnosis.whatif],
     }
+
+
+def longest(offset: ClockOffset) -> OffsetSegment:
+    """The segment that rests on most pairs of packets."""
+    return max(offset.segments, key=lambda segment: segment.pairs)
+
+
+def _offset(offset: ClockOffset) -> dict[str, Any]:
+    """The segment with most pairs, and all of them where a clock stepped."""
+    return {
+        "first": offset.first,
+        "second": offset.second,
+        **_segment(longest(offset)),
+        "segments": [_segment(segment) for segment in offset.segments],
+    }
+
+
+def _segment(segment: OffsetSegment) -> dict[str, Any]:
+    return {
+        "start": _time(segment.start),
+        "end": _time(segment.end),
+        "seconds": segment.seconds,
+        "half_width": _finite(segment.half_width),
+        "drift_ppm": _finite(segment.drift_ppm),
+        "drift_bound": _finite(segment.drift_bound),
+        "pairs": segment.pairs,
+    }
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no infinity: a bound that is none is null."""
+    return value if math.isfinite(value) else None
 
 
 def _time(ns: int) -> float | None:
@@ -61,3 +103,50 @@ def _story(story: Story | None) -> dict[str, Any] | None:
     del plain["conn"]
     plain["steps"] = [{**asdict(step), "time": step.time / NS} for step in story.steps]
     return plain
+
+
+def _counter(row: CounterRow) -> dict[str, Any]:
+    return {**asdict(row), "residual": row.residual}
+
+
+def _probe(probe: ProbeMatch) -> dict[str, Any]:
+    return {
+        "matrix": [{"probe": p, "replay": r, "syns": n} for p, r, n in probe.matrix],
+        "disagreements": [
+            {"frame": frame, "line": line, "replay": replay, "explanation": why}
+            for frame, line, replay, why in probe.disagreements
+        ],
+        "unmatched_lines": probe.unmatched_lines,
+        "ignored_lines": probe.ignored_lines,
+    }
+
+
+def _blast(blast: BlastRadius) -> dict[str, Any]:
+    reuse = blast.reuse
+    return {
+        "began": _time(blast.began),
+        "clients_seen": len(blast.clients),
+        "clients": [
+            {"client": client, "snat": snat, "syns": syns, "failed": failed}
+            for client, snat, syns, failed in blast.clients[:MOST_CLIENTS]
+        ],
+        "at_risk": [
+            {"minute": _time(minute), "source": source, "at_risk": risk, "failed": failed}
+            for minute, source, risk, failed in blast.at_risk
+        ],
+        "reuse": {
+            "count": len(reuse),
+            "under_60": blast.reuse_under_60,
+            "shortest": reuse[0] if reuse else None,
+            "median": reuse[len(reuse) // 2] if reuse else None,
+        },
+        "ports": [
+            {"source": source, "server": server, "ports": ports, "most_in_use": most, "share": share}
+            for source, server, ports, most, share in blast.ports
+        ],
+    }
+
+
+def _whatif(case: WhatIf) -> dict[str, Any]:
+    plain = asdict(case)
+    return {**plain, "lost_before": sum(case.before.values()), "lost_after": sum(case.after.values())}
