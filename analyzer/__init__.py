@@ -1,25 +1,33 @@
 """synquest: what a server's kernel did with each SYN of a capture, and why.
 
-``analyze(AnalyzeOptions(servers=["server.pcap"]))`` returns an ``Analysis``: the captures' tables, a
-verdict and a cause for every SYN, and the findings.  ``write_report(analysis, "report")`` writes all of it.
+``analyze(server="server.pcap")`` returns an :class:`Analysis`: a verdict and a cause for every SYN,
+every table as a DataFrame, findings and figures.  ``docs/library.md`` has a tour.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from analyzer.version import VERSION
+
 if TYPE_CHECKING:
-    from analyzer.capture import open_capture
-    from analyzer.connections import track
-    from analyzer.pipeline import AnalyzeOptions, analyze
-    from analyzer.report import write_report
+    from analyzer.capture.packets import Packets, read_capture
+    from analyzer.errors import InputError, SynquestError, UsageError
+    from analyzer.library import Analysis, analyze, simulate, whatif
+
+__version__ = VERSION
 
 _HOMES = {
-    "AnalyzeOptions": "analyzer.pipeline",
-    "analyze": "analyzer.pipeline",
-    "open_capture": "analyzer.capture",
-    "track": "analyzer.connections",
-    "write_report": "analyzer.report",
+    "Analysis": "analyzer.library",
+    "InputError": "analyzer.errors",
+    "Packets": "analyzer.capture.packets",
+    "SynquestError": "analyzer.errors",
+    "UsageError": "analyzer.errors",
+    "analyze": "analyzer.library",
+    "read_capture": "analyzer.capture.packets",
+    "simulate": "analyzer.library",
+    "whatif": "analyzer.library",
 }
-__all__ = ["AnalyzeOptions", "analyze", "open_capture", "track", "write_report"]
+__all__ = ["Analysis", "InputError", "Packets", "SynquestError", "UsageError", "analyze", "read_capture", "simulate",
+           "whatif"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,11 @@ HALF = 0x80000000
 
 
 def d32(a: int, b: int) -> int:
-    """Return ``a - b`` on the circle as a signed 32-bit number, -2**31 … 2**31 - 1."""
+    """Return ``a - b`` on the circle as a signed 32-bit number, -2**31 … 2**31 - 1.
+
+    >>> d32(5, 4294967290), d32(481284815, 517740536)
+    (11, -36455721)
+    """
     return (((a - b) & MASK32) ^ HALF) - HALF
 
 

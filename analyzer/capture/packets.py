@@ -118,7 +118,7 @@ def read_capture(paths: str | Sequence[str]) -> Packets:
         >>> len(packets), packets.problems
         (6336, [])
         >>> syn = packets.to_pandas().iloc[0]
-        >>> str(syn.src), int(syn.dport), str(syn.flags)
+        >>> syn["src"], int(syn["dport"]), syn["flags"]
         ('172.16.10.241', 1120, 'S')
     """
     capture = open_capture([paths] if isinstance(paths, str) else list(paths), "capture")
