@@ -54,6 +54,7 @@ OPT_AUTH = 64  # TCP-MD5 or TCP-AO
 OPT_TFO = 128  # TCP Fast Open
 OPT_TOA = 256  # client address option of a load balancer (252-254)
 OPT_BAD = 512  # an option of impossible length
+OPT_PROXY = 1024  # no option: the payload begins like a PROXY protocol header
 
 # bits of PACKET.meta
 META_V6 = 1
@@ -63,6 +64,7 @@ META_RARE = 8  # decoded by the dpkt path
 META_CLIPPED = 16  # captured length is less than the wire length
 META_SENT = 32  # the capture says: sent by the capturing host
 META_RECEIVED = 64  # the capture says: received by the capturing host
+META_TRAILER = 128  # bytes follow the IP packet in its frame, more than padding needs
 
 # PACKET.kind
 KIND_TCP = 0
@@ -96,6 +98,32 @@ PACKET = _table(
     ("wscale", "u1", "bits", "valid if OPT_WSCALE"),
     ("ttl", "u1", "", "TTL or hop limit"),
     ("kind", "u1", "", "KIND_*"),
+)
+
+IDENTITY_SOURCES = ("f5", "nstrace", "proxy", "toa")
+
+IDENTITY = _table(
+    "identity",
+    ("time", "i8", "ns UTC", "capture clock"),
+    ("flow", "u8", "", "the load balancer's id of this leg (F5 flow id, NetScaler PCB), 0 if none"),
+    ("peer_flow", "u8", "", "its id of the other leg (F5 peer id, NetScaler linked PCB), 0 if none"),
+    ("src_hi", "u8", "", "source address of the packet, upper 64 bits"),
+    ("src_lo", "u8", "", "source address of the packet, lower 64 bits"),
+    ("dst_hi", "u8", "", "destination address of the packet, upper 64 bits"),
+    ("dst_lo", "u8", "", "destination address of the packet, lower 64 bits"),
+    ("remote_hi", "u8", "", "other leg: the far end (client or pool member), upper 64 bits"),
+    ("remote_lo", "u8", "", "other leg: the far end, lower 64 bits"),
+    ("local_hi", "u8", "", "other leg: the load balancer's own end (VIP or SNAT address), upper 64 bits"),
+    ("local_lo", "u8", "", "other leg: the load balancer's own end, lower 64 bits"),
+    ("frame", "u4", "", "frame number in its file"),
+    ("sport", "u2", "", "source port of the packet"),
+    ("dport", "u2", "", "destination port of the packet"),
+    ("remote_p", "u2", "", "other leg: the far end's port; 0 if the other leg's addresses are not told"),
+    ("local_p", "u2", "", "other leg: the load balancer's own port, 0 if not told"),
+    ("file", "u2", "", "index in the capture's list of files"),
+    ("source", "u1", "", "index in IDENTITY_SOURCES"),
+    ("ingress", "u1", "", "1 if the load balancer received the packet, 0 if it sent it, 255 if not told"),
+    ("vip", "S40", "", "name of the virtual server, cut to 40 bytes; empty if not told"),
 )
 
 HOST = _table(

@@ -31,7 +31,10 @@ OPT_SACK_OK, OPT_CLIPPED, OPT_AUTH, OPT_TFO = (
 )
 OPT_TOA, OPT_BAD = schema.OPT_TOA, schema.OPT_BAD
 META_V6, META_FRAGMENT, META_CLIPPED = schema.META_V6, schema.META_FRAGMENT, schema.META_CLIPPED
-META_SENT, META_RECEIVED = schema.META_SENT, schema.META_RECEIVED
+META_SENT, META_RECEIVED, META_TRAILER = schema.META_SENT, schema.META_RECEIVED, schema.META_TRAILER
+OPT_PROXY = schema.OPT_PROXY
+TRAILER_BYTES = 7
+"""Fewer bytes after an IP packet are padding of the shortest Ethernet frame."""
 KIND_TCP, KIND_ICMP = schema.KIND_TCP, schema.KIND_ICMP
 DIGEST_BYTES = 64
 
@@ -137,7 +140,18 @@ def _tcp(buf, at, end, payload, digests, row):
     row.digest = 0
     if digests and row.length > 0 and at + header < end:
         row.digest = _digest(buf, at + header, min(end, at + header + np.int64(row.length)))
+    if row.length >= 16 and header >= 20 and at + header + 16 <= end and _like_proxy(buf, at + header):
+        row.opts |= OPT_PROXY
     return TAKEN
+
+
+@njit(cache=True, inline="always")
+def _like_proxy(buf, at):
+    """Whether a payload begins with ``PROXY`` or the first bytes of a version 2 header."""
+    first = buf[at]
+    if first == 0x50:
+        return buf[at + 1] == 0x52 and buf[at + 2] == 0x4F and buf[at + 3] == 0x58 and buf[at + 4] == 0x59
+    return first == 0x0D and buf[at + 1] == 0x0A and buf[at + 2] == 0x0D and buf[at + 3] == 0x0A and buf[at + 4] == 0
 
 
 @njit(cache=True)
@@ -207,6 +221,8 @@ def decode_ip(buf, at, end, wire, digests, row):
         if fragment & 0x2000:
             row.meta |= META_FRAGMENT
         stop = min(end, at + total)
+        if end - stop >= TRAILER_BYTES:
+            row.meta |= META_TRAILER
         left = total - header
         at += header
         v6 = False
@@ -223,6 +239,8 @@ def decode_ip(buf, at, end, wire, digests, row):
         row.ipid = 0
         row.meta |= META_V6
         stop = min(end, at + 40 + size)
+        if end - stop >= TRAILER_BYTES:
+            row.meta |= META_TRAILER
         left = size
         at += 40
         v6 = True

@@ -55,7 +55,7 @@ class FileReader:
         self._state = np.zeros(walk.STATE_SIZE, np.int64)
         self._state[walk.FIRST] = self._state[walk.LAST] = NO_TIME
         self._rows = np.zeros(BLOCK_ROWS, PACKET.dtype).view(np.recarray)
-        self._rare = np.zeros((BLOCK_ROWS, 5), np.int64)
+        self._rare = np.zeros((BLOCK_ROWS, walk.PLACE_COLUMNS), np.int64)
         self._base = 0  # offset in the file of the buffer's first byte
         self._ended = False
         self.sections = Sections(self.info, self.problems, index)
@@ -138,7 +138,8 @@ class FileReader:
         if not rares:
             return rows
         keep = np.ones(count, np.bool_)
-        for row, at, size, wire, link in self._rare[:rares].tolist():
+        undecoded = self._rare[:rares][self._rare[:rares, 5] == walk.UNDECODED]
+        for row, at, size, wire, link, _ in undecoded.tolist():
             code = decode_rare(self._buffer[at : at + size], wire, link, self._digests, self._rows, row)
             self._state[walk.COUNTS + RARE] -= 1
             self._state[walk.COUNTS + code] += 1
@@ -218,6 +219,6 @@ class FileReader:
         info.sha256 = self._stream.finish()
         info.size = self._stream.stored_bytes
         info.packets = int(state[walk.FRAME0] + state[walk.FRAMES])
-        self.counts[:] = state[walk.COUNTS :]
+        self.counts[:] = state[walk.COUNTS : walk.COUNTS + CODES]
         info.tcp_packets = int(self.counts[TAKEN] + self.counts[SHORT])
         info.first_time, info.last_time = int(state[walk.FIRST]), int(state[walk.LAST])

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from analyzer.capture.decode import CODES, RARE, TAKEN, decode_frame
-from analyzer.schema import META_RECEIVED, META_SENT
+from analyzer.schema import META_RECEIVED, META_SENT, META_TRAILER, OPT_PROXY, OPT_TOA
 
 # why a walk stopped
 MORE = 0  # bytes used up: give more
@@ -17,7 +17,13 @@ ASK = 2  # pcapng: a block for Python at state[POS]
 BAD = 3  # impossible record at state[POS]
 
 POS, END, ROWS, FRAMES, RARES, FIRST, LAST, FRAME0, COUNTS = 0, 1, 2, 3, 4, 5, 6, 7, 8
-STATE_SIZE = COUNTS + CODES
+LOCATE = COUNTS + CODES  # 1: every frame gets a row and a place, and none is decoded
+STATE_SIZE = LOCATE + 1
+
+# columns of a place: row, position and captured size in the buffer, size on the wire, link type, why it is kept
+PLACE_COLUMNS = 6
+UNDECODED, DECODED = 0, 1
+"""Why a place is kept: the slower path must decode it; it is decoded and carries more than the row holds."""
 
 KIND_PENDING = 255
 MAX_CAPTURED = 1 << 20
@@ -35,11 +41,26 @@ def _u32(buf, at, swap):
 
 
 @njit(cache=True, inline="always")
+def _keep_place(rare, state, at, size, wire, link, why):
+    here = state[RARES]
+    rare[here, 0], rare[here, 1], rare[here, 2], rare[here, 3] = state[ROWS], at, size, wire
+    rare[here, 4], rare[here, 5] = link, why
+    state[RARES] += 1
+
+
+@njit(cache=True, inline="always")
 def _place(buf, at, size, wire, link, time, interface, digests, rows, rare, state):
     """Decode one frame into the next row; keeps the counts of *state*."""
     state[FRAMES] += 1
     row = rows[state[ROWS]]
     row.interface = interface
+    if state[LOCATE]:
+        row.time = time
+        row.frame = state[FRAME0] + state[FRAMES]
+        row.meta = 0
+        _keep_place(rare, state, at, size, wire, link, UNDECODED)
+        state[ROWS] += 1
+        return
     code = decode_frame(buf, at, at + size, wire, link, digests, row)
     state[COUNTS + code] += 1
     if time != NO_TIME:
@@ -51,10 +72,9 @@ def _place(buf, at, size, wire, link, time, interface, digests, rows, rare, stat
         row.frame = state[FRAME0] + state[FRAMES]
         if code == RARE:
             row.kind = KIND_PENDING
-            here = state[RARES]
-            rare[here, 0], rare[here, 1], rare[here, 2], rare[here, 3] = state[ROWS], at, size, wire
-            rare[here, 4] = link
-            state[RARES] += 1
+            _keep_place(rare, state, at, size, wire, link, UNDECODED)
+        elif row.meta & META_TRAILER or row.opts & (OPT_TOA | OPT_PROXY):
+            _keep_place(rare, state, at, size, wire, link, DECODED)
         state[ROWS] += 1
 
 
