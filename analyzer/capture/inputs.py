@@ -26,7 +26,12 @@ class Interface:
 
 @dataclass
 class InputFile:
-    """One file of a capture and what was found in it."""
+    """One file of a capture and what was found in it.
+
+    Attributes:
+        path: Its name as reports show it.
+        place: Where it is read from; the same unless names are hidden.
+    """
 
     path: str
     format: str = ""
@@ -38,6 +43,10 @@ class InputFile:
     first_time: int = NO_TIME
     last_time: int = NO_TIME
     interfaces: list[Interface] = field(default_factory=list)
+    place: str = ""
+
+    def __post_init__(self) -> None:
+        self.place = self.place or self.path
 
     @property
     def link_types(self) -> tuple[str, ...]:

@@ -1,0 +1,183 @@
+"""``evidence.pcapng``: the packets behind the verdicts, for Wireshark.
+
+One interface per capture point, frames in order of time on the reference clock but stamped with their
+own capture's; the comments and packet ids come from ``report.selection``.
+"""
+
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analyzer.capture.frames import Frame, fetch
+from analyzer.capture.inputs import InputFile
+from analyzer.diagnosis.model import Analysis, Vantage
+from analyzer.errors import InputError
+from analyzer.report.clocks import aligned, reference
+from analyzer.report.pcapng import PcapngWriter
+from analyzer.report.selection import Mark, Selection, select
+from analyzer.units import NO_TIME
+
+LINK_ETHERNET = 1
+MOST_OPEN = 8
+"""Beyond so many inputs read at once, their buffers shrink."""
+
+Scrub = Callable[[Frame], "tuple[bytes, int] | None"]
+"""Frame to (Ethernet frame, length on the wire), or None to leave it out."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What went into an evidence file.
+
+    Attributes:
+        frames: Frames written.
+        comments: Frames with a comment.
+        left_out: Judged SYNs that found no room.
+        problems: What could not be read again, a line each.
+    """
+
+    frames: int
+    comments: int
+    left_out: int
+    problems: tuple[str, ...] = ()
+
+
+def write_evidence(analysis: Analysis, path: Path, *, everything: bool = False, scrub: Scrub | None = None) -> Written:
+    """Write the evidence of an analysis.
+
+    Args:
+        analysis: What was found; its captures are read a second time.
+        path: File to write, replaced if it exists.
+        everything: Every frame of every capture, not only those that matter.
+        scrub: Makes frames fit to be shared (``report.scrub``).
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    selections = select(analysis, everything)
+    problems: list[str] = []
+    try:
+        with path.open("wb") as out:
+            writer = PcapngWriter(out, f"synquest {analysis.version}", _summary(analysis))
+            points = _Points(writer, analysis, plain=scrub is not None)
+            frames, comments = _copy(writer, points, _streams(analysis, selections, everything, problems), scrub)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    return Written(frames, comments, sum(s.left_out for s in selections), tuple(problems))
+
+
+def _summary(analysis: Analysis) -> str:
+    summary = analysis.diagnosis.summary
+    first = analysis.diagnosis.findings[0].statement if analysis.diagnosis.findings else "Nothing failed."
+    return f"{summary.unanswered} of {summary.syns} SYNs got no SYN-ACK. {first}"
+
+
+class _Points:
+    """The interfaces of the file: one for each capture point, link type and interface name."""
+
+    def __init__(self, writer: PcapngWriter, analysis: Analysis, plain: bool) -> None:
+        self._numbers: dict[tuple[str, int, int], int] = {}
+        known: dict[tuple[str, int, str], int] = {}
+        for vantage in analysis.vantages:
+            text = _description(analysis, vantage)
+            for file, info in enumerate(vantage.tracked.files):
+                for index, interface in enumerate(info.interfaces):
+                    link = LINK_ETHERNET if plain else interface.link_type
+                    key = (vantage.name, link, interface.name)
+                    if key not in known:
+                        name = f"{vantage.name} {interface.name}".strip()
+                        known[key] = writer.interface(link, name, text)
+                    self._numbers[vantage.name, file, index] = known[key]
+
+    def number(self, vantage: str, frame: Frame) -> int | None:
+        """Interface of a frame."""
+        return self._numbers.get((vantage, frame.file, frame.interface))
+
+
+def _description(analysis: Analysis, vantage: Vantage) -> str:
+    """Where a capture was taken and how its clock stands, with the hard bound."""
+    sides = {"lb": "load balancer", "server": "server", "client": "client side"}
+    where = f"capture at the {sides.get(vantage.side, vantage.side)}"
+    first = reference(analysis)
+    if len(analysis.vantages) == 1:
+        return where
+    if vantage.name == first:
+        return f"{where}; times of the other captures are compared with this clock"
+    offsets = [o for o in analysis.joined.offsets if o.first == first and o.second == vantage.name]
+    segments = [segment for offset in offsets for segment in offset.segments]
+    if not segments:
+        return f"{where}; clock not aligned with {first}'s"
+    said = [
+        f"{s.seconds:+.9f} s ± {s.half_width:.9f} s, drift {s.drift_ppm:+.3f} ± {s.drift_bound:.3f} ppm"
+        for s in segments[:4]
+    ]
+    return f"{where}; clock minus {first}'s clock: " + ", then ".join(said)
+
+
+Item = tuple[int, str, Frame, Mark | None]
+
+
+def _streams(
+    analysis: Analysis, selections: list[Selection], everything: bool, problems: list[str]
+) -> list[Iterator[Item]]:
+    """For each capture, chains of files that do not overlap in time, as streams of frames."""
+    chains = [(s, chain) for s in selections for chain in _chains(s.vantage.tracked.files)]
+    size = (1 << 22) if len(chains) <= MOST_OPEN else 1 << 20
+    return [_stream(analysis, s, chain, everything, size, problems) for s, chain in chains]
+
+
+def _chains(files: list[InputFile]) -> list[list[int]]:
+    chains: list[list[int]] = []
+    for index in sorted(range(len(files)), key=lambda i: (files[i].first_time, i)):
+        for chain in chains:
+            if files[chain[-1]].last_time <= files[index].first_time:
+                chain.append(index)
+                break
+        else:
+            chains.append([index])
+    return chains
+
+
+def _stream(
+    analysis: Analysis, chosen: Selection, chain: list[int], everything: bool, size: int, problems: list[str]
+) -> Iterator[Item]:
+    name, files = chosen.vantage.name, chosen.vantage.tracked.files
+    by_file: dict[int, list[int]] = {}
+    for file, number in chosen.marks:
+        by_file.setdefault(file, []).append(number)
+    wanted: dict[int, Any] = {index: None if everything else by_file.get(index, []) for index in chain}
+    try:
+        for frame in fetch(files, wanted, size):
+            mark = chosen.marks.get((frame.file, frame.number))
+            if mark is not None and mark.time != frame.time:
+                mark = None
+                if not everything:
+                    continue
+            yield _reference_time(analysis, name, frame.time), name, frame, mark
+    except InputError as error:
+        problems.append(str(error))
+
+
+def _reference_time(analysis: Analysis, name: str, time: int) -> int:
+    return time if time == NO_TIME else int(aligned(analysis, name, np.array([time], np.int64))[0])
+
+
+def _copy(writer: PcapngWriter, points: _Points, streams: list[Iterator[Item]], scrub: Scrub | None) -> tuple[int, int]:
+    frames = comments = 0
+    for _, name, frame, mark in heapq.merge(*streams, key=lambda item: item[0]):
+        interface = points.number(name, frame)
+        content = (frame.data, frame.length) if scrub is None else scrub(frame)
+        if interface is None or content is None:
+            continue
+        comment = mark.comment if mark is not None else ""
+        writer.packet(
+            interface, frame.time, *content, comment=comment,
+            packet_id=mark.packet_id if mark is not None else None, direction=frame.direction,
+        )  # fmt: skip
+        frames += 1
+        comments += bool(comment)
+    return frames, comments
