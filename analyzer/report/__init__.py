@@ -58,12 +58,12 @@ def write_report(analysis: "Analysis", folder: str, figures: bool = True, tables
 
 
 def _draw(analysis: "Analysis", path: Path) -> None:
+    """Figures as PNG and SVG, each rendered once, and the page that holds the SVGs."""
     from analyzer.report.figures import draw_all
+    from analyzer.report.figures.style import save
     from analyzer.report.page import render
 
     drawn = list(draw_all(analysis)) if analysis.diagnosis.summary.syns else []
     (path / "figures").mkdir(exist_ok=True)
-    for name, _, figure in drawn:
-        figure.savefig(path / "figures" / f"{name}.png")
-        figure.savefig(path / "figures" / f"{name}.svg", metadata={"Date": None})
-    (path / "report.html").write_text(render(analysis, drawn), encoding="utf-8")
+    svgs = {d.name: save(d, path / "figures") for d in drawn}
+    (path / "report.html").write_text(render(analysis, drawn, svgs), encoding="utf-8")

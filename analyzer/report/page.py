@@ -1,7 +1,7 @@
 """``report.html``: one file, no network, everything escaped."""
 
-import io
 import json
+import re
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -10,6 +10,7 @@ from markupsafe import Markup
 from analyzer.connections.names import host_texts
 from analyzer.diagnosis.model import Analysis
 from analyzer.kernel.rules import RULE_NAMES
+from analyzer.report.figures import Drawn
 from analyzer.report.words import CAUSE_TITLES, clock, date, duration
 from analyzer.schema import ANSWERS, CAUSES, CERTAINTIES, OPT_TS, VERDICTS
 from analyzer.units import NS
@@ -18,12 +19,13 @@ MOST_ROWS = 10_000
 """Rows of the page's own table; the tables beside it hold all."""
 
 
-def render(analysis: Analysis, figures: list[tuple[str, str, Any]]) -> str:
+def render(analysis: Analysis, drawn: list[Drawn], svgs: dict[str, str]) -> str:
     """The page.
 
     Args:
         analysis: What to tell.
-        figures: (name, alternative text, matplotlib figure).
+        drawn: The figures.
+        svgs: Their SVG by name.
     """
     environment = Environment(
         loader=PackageLoader("analyzer.report"),
@@ -38,18 +40,19 @@ def render(analysis: Analysis, figures: list[tuple[str, str, Any]]) -> str:
         analysis=analysis,
         diagnosis=analysis.diagnosis,
         titles=CAUSE_TITLES,
-        figures=[(name, alt, _svg(figure)) for name, alt, figure in figures],
+        figures=[(d.name, d.alt, inline(d.name, svgs[d.name])) for d in drawn],
         rows_json=_embedded(rows),
         shown=len(rows),
         total=total,
     )
 
 
-def _svg(figure: Any) -> Markup:
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    text = out.getvalue()
-    return Markup(text[text.index("<svg") :])
+def inline(name: str, svg: str) -> Markup:
+    """An SVG element for the page; its ids begin with the figure's name, so that no two figures share one."""
+    text = svg[svg.index("<svg") :]
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(xlink:href|href)="#', rf'\1="#{name}-', text)
+    return Markup(text.replace("url(#", f"url(#{name}-"))
 
 
 def _embedded(rows: list[list[Any]]) -> Markup:

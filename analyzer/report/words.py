@@ -26,6 +26,17 @@ def duration(ns: int) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def span(seconds: float) -> str:
+    """A short time with the unit that suits it: µs, ms, s, min."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 0.1:
+        return f"{seconds * 1e3:.1f} ms"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min"
+
+
 CAUSE_TITLES = {
     "answered": "answered",
     "peer_timestamp": "dropped by the per-host timestamp check",

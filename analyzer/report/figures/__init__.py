@@ -1,6 +1,11 @@
-"""All figures, in report order; each module answers one question with ``draw(analysis)``."""
+"""All figures, in report order; each module answers one question with ``draw(view)``.
+
+A module has NAME (of its files), SECTION (of the page) and ALT (what is drawn, for those who cannot see it);
+``draw`` returns None where the data have no answer to its question.
+"""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,11 +14,43 @@ if TYPE_CHECKING:
     from analyzer.diagnosis.model import Analysis
 
 
-def draw_all(analysis: "Analysis") -> Iterator[tuple[str, str, "Figure"]]:
-    """Yield (name, alternative text, figure) of every figure that the data allow."""
-    from analyzer.report.figures import age_delta, ladder, outcomes, tsval_time
+@dataclass(frozen=True)
+class Drawn:
+    """One figure of a report.
 
-    for module in (tsval_time, age_delta, ladder, outcomes):
-        figure = module.draw(analysis)
-        if figure is not None:
-            yield module.NAME, module.ALT, figure
+    Attributes:
+        name: Stem of its file names.
+        section: Part of the page that it belongs to.
+        title: The finding that it shows.
+        alt: What is drawn, in words.
+        figure: The figure itself.
+    """
+
+    name: str
+    section: str
+    title: str
+    alt: str
+    figure: "Figure"
+
+
+def draw_all(analysis: "Analysis") -> Iterator[Drawn]:
+    """Yield every figure that the data allow, in report order."""
+    from analyzer.report.figures import (
+        age_delta,
+        closing,
+        counters,
+        hit,
+        ladder,
+        offsets,
+        outcomes,
+        retries,
+        reuse,
+        tsval_time,
+    )
+    from analyzer.report.figures.data import View
+
+    view = View(analysis)
+    for module in (ladder, tsval_time, age_delta, closing, reuse, hit, outcomes, retries, counters, offsets):
+        picture = module.draw(view)
+        if picture is not None:
+            yield Drawn(module.NAME, module.SECTION, picture.title, module.ALT, picture.figure)

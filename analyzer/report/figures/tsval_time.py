@@ -5,114 +5,140 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from analyzer.diagnosis.model import Analysis
-from analyzer.report.figures.data import Points, points, with_timestamps
-from analyzer.report.figures.style import MEMORY, WINDOW, dress, marks, new_figure
+from analyzer.report.figures.data import Points, Records, View
+from analyzer.report.figures.style import CLOCK, MEMORY, WINDOW, Picture, counted, dress, marks, new_figure, others
 from analyzer.schema import CAUSES
-from analyzer.units import NS
 
 NAME = "tsval-time"
-ALT = "TSval of each SYN against time, one panel per client address, with the value the server remembered."
+SECTION = "causes"
+ALT = (
+    "TSval of each SYN against time, one panel per source address: crosses are SYNs that a timestamp rule rejected, "
+    "the step is the value that the server remembered, shaded while it rejects, straight lines are the hosts' clocks."
+)
 MOST_PANELS = 3
 MOST_STEPS = 2_000
-PEER_TIMESTAMP = CAUSES.index("peer_timestamp")
+MOST_CLOCKS = 24
+WINDOW_SECONDS = 60
+BY_TIMESTAMP = [CAUSES.index("peer_timestamp"), CAUSES.index("time_wait_paws")]
+CIRCLE = 1 << 32
 
 
-def draw(analysis: Analysis) -> Figure | None:
-    """One panel for each of the worst addresses; None without timestamps.
+@dataclass(frozen=True)
+class _Scale:
+    """Clocks that span little of the circle are drawn from their own base."""
 
-    The vertical axis is TSval in 10^9 ticks (0 to 2^32); the step is the remembered value, its shade the
-    60 s during which it rejects anything more than one tick behind it.
-    """
-    data = with_timestamps(points(analysis))
-    if not len(data.syns):
+    base: int
+    unit: float
+    label: str
+
+    def __call__(self, tsval: Any) -> Any:
+        return (np.asarray(tsval, np.int64) - self.base) / self.unit
+
+
+def draw(view: View) -> Picture | None:
+    """One panel for each of the worst addresses; None where no timestamp rule rejected a SYN."""
+    data = view.servers.with_timestamps
+    lost = np.isin(data.causes, BY_TIMESTAMP)
+    if not lost.any():
         return None
-    peers = _worst_peers(data)
-    figure = new_figure(9.0, 1.2 + 2.9 * len(peers))
-    start = int(analysis.main.tracked.first_time)
-    for index, peer in enumerate(peers):
-        axes = figure.add_subplot(len(peers), 1, index + 1)
-        _panel(axes, data, peer, start)
-    return figure
+    worst = _worst(data, lost)
+    figure = new_figure(9.0, 0.9 + 2.9 * len(worst))
+    for place, (vantage, source) in enumerate(worst):
+        axes = figure.add_subplot(len(worst), 1, place + 1)
+        mine = (data.vantage == vantage) & (data.source == source)
+        _panel(axes, view, data.where(mine), lost[mine])
+    hit = len(np.unique(data.source[lost]))
+    where = "from 1 address" if hit == 1 else f"from {hit} addresses"
+    return Picture(figure, f"{counted(int(lost.sum()), 'SYN')} {where} lay behind a timestamp that the server kept")
 
 
-def _worst_peers(data: Points) -> list[int]:
-    size = int(data.syns["orig"].max()) + 1
-    lost = np.bincount(data.syns["orig"], data.causes != 0, minlength=size)
-    seen = np.bincount(data.syns["orig"], minlength=size)
-    order = np.lexsort((-seen, -lost))
-    best = [int(p) for p in order if seen[p]]
-    failing = [p for p in best if lost[p]]
-    return (failing or best)[:MOST_PANELS]
+def _worst(data: Points, lost: Any) -> list[tuple[int, int]]:
+    """(vantage, source) pairs with most rejected SYNs."""
+    pairs, inverse = np.unique(np.column_stack([data.vantage, data.source]), axis=0, return_inverse=True)
+    counts = np.bincount(inverse.ravel(), lost, minlength=len(pairs))
+    order = np.argsort(-counts, kind="stable")[:MOST_PANELS]
+    return [(int(pairs[i, 0]), int(pairs[i, 1])) for i in order if counts[i]]
 
 
-def _scale(values: Any) -> tuple[int, float, str]:
-    """(base, unit, axis label): clocks that span little of the circle are drawn from their own base."""
+def _scale(values: Any) -> _Scale:
     low, high = int(values.min()), int(values.max())
     if high - low > 1 << 28:
-        return 0, 1e9, "TSval (10⁹ ticks)"
+        return _Scale(0, 1e9, "TSval (10⁹ ticks)")
     base = low - low % 1000
-    return base, 1e3, f"TSval − {base:,}\n(10³ ticks)"
+    return _Scale(base, 1e3, f"TSval − {base:,}\n(10³ ticks)")
 
 
-def _panel(axes: Axes, data: Points, peer: int, start: int) -> None:
-    mine = data.syns["orig"] == peer
-    raw = data.syns["tsval"][mine].astype(np.int64)
-    base, unit, label = _scale(raw)
-    times, values = (data.syns["time"][mine] - start) / NS, (raw - base) / unit
-    lost = data.causes[mine] == PEER_TIMESTAMP
-    other = (data.causes[mine] != 0) & ~lost
-    margin = max(float(values.max() - values.min()) * 0.07, 1e-3)
+def _panel(axes: Axes, view: View, mine: Points, lost: Any) -> None:
+    scale = _scale(mine.syns["tsval"])
+    values = scale(mine.syns["tsval"])
+    span = max(float(mine.seconds.max()), 1.0)
+    margin = max(float(np.ptp(values)) * 0.07, 1e-3)
     bottom, top = float(values.min()) - margin, float(values.max()) + margin
-    _memory(axes, _Memory(data, peer, start, base, unit, bottom))
+    _memory(axes, view, mine, scale, bottom)
+    _clocks(axes, view, mine, scale, (bottom, top, span))
+    other = (mine.causes != 0) & ~lost
     fine = ~lost & ~other
-    marks(axes, times[fine], values[fine], False, "SYN answered")
+    if fine.any():
+        marks(axes, mine.seconds[fine], values[fine], False, "SYN answered")
     if other.any():
-        looks: dict[str, Any] = {"marker": "s", "s": 18, "facecolors": "none", "edgecolors": "#555555"}
-        axes.scatter(times[other], values[other], label="SYN failed, other cause", **looks)
-    if lost.any():
-        marks(axes, times[lost], values[lost], True, "SYN dropped by the timestamp check")
-    address, count = data.address(peer), int(lost.sum())
-    title = f"{address}: {len(lost):,} SYNs, none dropped for its timestamp"
-    if count:
-        title = f"{address}: {count:,} of {len(lost):,} SYNs lay behind the remembered timestamp"
-    dress(axes, title, "time since the capture began (s)", label)
+        others(axes, mine.seconds[other], values[other], "SYN failed, other cause")
+    marks(axes, mine.seconds[lost], values[lost], True, "SYN rejected for its timestamp")
+    address = mine.sources[int(mine.source[0])]
+    captures = f" in {view.analysis.vantages[int(mine.vantage[0])].name}" if len(view.judged) > 1 else ""
+    title = f"{address}{captures}: {int(lost.sum()):,} of {counted(len(lost), 'SYN')} lay behind the kept timestamp"
+    dress(axes, title, "time since the capture began (s)", scale.label)
     axes.set_ylim(bottom, top)
-    span = max(float(times.max()), 1.0)
     axes.set_xlim(-0.02 * span, 1.02 * span)
     axes.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
-@dataclass(frozen=True)
-class _Memory:
-    """What the step of one panel is drawn from."""
-
-    data: Points
-    peer: int
-    start: int
-    base: int
-    unit: float
-    bottom: float
-
-
-def _memory(axes: Axes, what: _Memory) -> None:
+def _memory(axes: Axes, view: View, mine: Points, scale: _Scale, bottom: float) -> None:
     """The remembered value as a step, with the minute in which it rejects."""
-    replayed = what.data.analysis.main.replayed
+    writes = _writes(view, mine)
+    if not len(writes):
+        return
+    vantage = view.analysis.vantages[int(mine.vantage[0])]
+    times, values = view.since_start(vantage, writes["time"]), scale(writes["tsval"])
+    ends = np.append(times[1:], times[-1] + WINDOW_SECONDS)
+    keep = np.unique(np.linspace(0, len(times) - 1, min(len(times), MOST_STEPS)).astype(int))
+    until = np.minimum(ends, times + WINDOW_SECONDS)
+    edges = np.column_stack([times, until, until, ends])[keep].ravel()
+    heights = np.column_stack([values, values, np.full(len(values), bottom), np.full(len(values), bottom)])[keep]
+    axes.fill_between(edges, bottom, heights.ravel(), color=WINDOW, alpha=0.28, linewidth=0, label="its 60 s window")
+    steps = (np.append(times[keep], ends[-1]), np.append(values[keep], values[-1]))
+    axes.step(*steps, where="post", color=MEMORY, linewidth=1.4, label="TSval the server remembers")
+
+
+def _writes(view: View, mine: Points) -> Records:
+    """Writes that replaced this peer's remembered value, as the server that saw its SYNs files them."""
+    replayed = view.analysis.vantages[int(mine.vantage[0])].replayed
     assert replayed is not None
     writes = replayed.peer_states
-    mine = writes[(writes["peer"] == what.peer) & (writes["stored"] != 0)]
-    if not len(mine):
+    keep = (writes["peer"] == mine.syns["orig"][0]) & (writes["stored"] != 0)
+    if replayed.hypothesis.profile.key == "local_remote":
+        servers, counts = np.unique(mine.syns["resp"], return_counts=True)
+        keep &= writes["server"] == servers[np.argmax(counts)]
+    return writes[keep]
+
+
+def _clocks(axes: Axes, view: View, mine: Points, scale: _Scale, box: tuple[float, float, float]) -> None:
+    """Clocks found behind the address, as lines that wrap at 2**32."""
+    index = int(mine.vantage[0])
+    clocks = view.analysis.joined.clocks
+    bottom, top, span = box
+    mine_ = clocks[(clocks["vantage"] == index) & (clocks["host"] == mine.syns["orig"][0]) & (clocks["hz"] > 0)]
+    if not len(mine_):
         return
-    times = (mine["time"] - what.start) / NS
-    values = (mine["tsval"].astype(np.int64) - what.base) / what.unit
-    ends = np.append(times[1:], times[-1] + 60)
-    keep = np.unique(np.linspace(0, len(times) - 1, min(len(times), MOST_STEPS)).astype(int))
-    label: str | None = "its 60 s window"
-    for index in keep.tolist():
-        span = [times[index], min(ends[index], times[index] + 60)]
-        axes.fill_between(span, what.bottom, values[index], color=WINDOW, alpha=0.28, linewidth=0, label=label)
-        label = None
-    steps = (np.append(times, ends[-1]), np.append(values, values[-1]))
-    axes.step(*steps, where="post", color=MEMORY, linewidth=1.4, label="TSval remembered for the address")
+    vantage = view.analysis.vantages[index]
+    began = float(view.since_start(vantage, np.array([vantage.tracked.first_time]))[0])
+    local = np.linspace(0, max(span - began, 1.0), 400)
+    label: str | None = "clock of a host behind it" if len(mine_) == 1 else f"clocks of {len(mine_)} hosts behind it"
+    for clock in mine_[np.argsort(-mine_["packets"].astype(np.int64), kind="stable")][:MOST_CLOCKS]:
+        ticks = int(clock["offset"]) + float(clock["hz"]) * (1 + float(clock["skew_ppm"]) * 1e-6) * local
+        shown = scale(np.mod(ticks, CIRCLE))
+        shown = np.where((shown < bottom) | (shown > top), np.nan, shown)
+        shown[1:][np.abs(np.diff(np.mod(ticks, CIRCLE))) > CIRCLE / 2] = np.nan
+        if np.isfinite(shown).any():
+            axes.plot(began + local, shown, color=CLOCK, linewidth=0.8, zorder=2, label=label)
+            label = None
