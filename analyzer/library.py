@@ -156,13 +156,9 @@ class Analysis:
         Raises:
             KeyError: No such figure; the message lists those there are.
         """
-        from analyzer.report.figures import MODULES
+        from analyzer.report.figures import draw_one
 
-        modules = {module.NAME: module for module in MODULES()}
-        if name not in modules:
-            raise KeyError(f"{name}: figures are {', '.join(modules)}")
-        figure: Figure | None = modules[name].draw(self.parts)
-        return figure
+        return draw_one(self.parts, name)
 
     def write_report(self, folder: str | Path, *, figures: bool = True, tables: str = "parquet") -> Path:
         """Write the report folder, as ``synquest analyze -o`` does; returns it."""
