@@ -15,7 +15,9 @@ from analyzer.replay.choice import Score, agree, contested_part, plausible, rank
 from analyzer.replay.run import Replayed, Scope, replay
 from analyzer.replay.vantage import LOAD_BALANCER, SERVER
 from analyzer.schema import ANSWER_SYN_ACK
+from analyzer.snat.joining import join
 from analyzer.snat.legs import side_of, virtual_hosts
+from analyzer.snat.model import Seen
 from analyzer.version import VERSION
 
 Progress = Callable[[int, int], None]
@@ -56,11 +58,11 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     """
     settings, kernel = _known(options)
     captures = _read(options, progress)
-    sides = [(side or side_of(tracked), tracked) for side, tracked in captures]
     order = {"server": 0, "lb": 1, "client": 2}
-    vantages = [
-        _judge(tracked, side, settings, kernel) for side, tracked in sorted(sides, key=lambda pair: order[pair[0]])
-    ]
+    sides = [(side or side_of(tracked), tracked) for side, tracked in captures]
+    sides.sort(key=lambda pair: order[pair[0]])
+    joined = join([Seen(tracked.name, side, tracked) for side, tracked in sides])
+    vantages = [_judge(tracked, side, settings, kernel) for side, tracked in sides]
     main, choice = vantages[0]
     diagnosis = diagnose(main, choice)
     if main.side == "lb":
@@ -68,7 +70,7 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
         diagnosis.quality.insert(0, QualityNote("vantage", text))
     diagnosis.quality[:0] = [note for vantage, _ in vantages[1:] if (note := _elsewhere(vantage)) is not None]
     problems = [problem for vantage, _ in vantages for problem in vantage.tracked.problems]
-    return Analysis([vantage for vantage, _ in vantages], diagnosis, problems, VERSION)
+    return Analysis([vantage for vantage, _ in vantages], diagnosis, problems, VERSION, joined)
 
 
 def _elsewhere(vantage: Vantage) -> QualityNote | None:

@@ -116,6 +116,29 @@ COLUMNS: dict[str, PublicTable] = {
         end_frame | uint32 | | frame of the last packet
         """,
     ),
+    "snat_flows": _table(
+        "One row per connection through the load balancer, its legs paired.",
+        """
+        client_h | word | | client's address
+        client_p | uint16 | | client's port
+        vip_h | word | | virtual address that the client spoke to
+        vip_p | uint16 | | virtual port
+        snat_h | word | | address that the server sees as the client's
+        snat_p | uint16 | | port that the server sees as the client's
+        server_h | word | | pool member's address
+        server_p | uint16 | | pool member's port
+        start | time | | first packet at the load balancer
+        end | time | | last packet at the load balancer
+        client_uid | string | | uid of the client leg in the load balancer's capture
+        lb_uid | string | | uid of the server leg in the load balancer's capture
+        server_uid | string | | uid of the connection in the server's capture
+        server_capture | word | | name of that capture
+        kind | word | | `layer4`, `layer7` (two connections), `synproxy`, `direct` (no address translation)
+        proof | word | | strongest evidence that joins the legs: `in_band`, `exact`, `strong`, `payload`, `timing`
+        margin | double | | how much better this pairing fits than its best rival, 0 to 1
+        rivals | uint16 | | other pairings that the evidence leaves open
+        """,
+    ),
     "peer_states": _table(
         "Every write of a peer's remembered timestamp (kernels with tcp_tw_recycle).",
         """

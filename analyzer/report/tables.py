@@ -21,7 +21,10 @@ from analyzer.schema import (
     CERTAINTIES,
     CLOSERS,
     CONN_STATES,
+    FLOW_KINDS,
+    HOST,
     OPT_TS,
+    PROOFS,
     SEEN_SYN,
     SEEN_SYN_ACK,
     SEEN_TS_ORIG,
@@ -94,25 +97,39 @@ def syn_batches(analysis: Analysis) -> Iterator[pa.Table]:
         names = Names(vantage)
         if vantage.replayed is None:
             continue
+        paths = analysis.joined.path(vantage.name, len(vantage.tracked.syns))
         causes: Iterator[Records | None] = iter(vantage.causes.chunks()) if len(vantage.causes) else iter(())
+        at = 0
         for rows, verdicts in zip(vantage.tracked.syns.chunks(), vantage.replayed.verdicts.chunks(), strict=True):
-            yield _syns(names, vantage, rows, verdicts, next(causes, None))
+            path = paths[at : at + len(rows)]
+            at += len(rows)
+            yield pa.table(_syns(names, vantage, rows, verdicts, next(causes, None)) | _path_columns(path))
 
 
-def _syns(names: Names, vantage: Vantage, rows: Records, verdicts: Records, causes: Records | None) -> pa.Table:
+PATH_TIMES = (
+    "time_lb_client", "time_lb_server", "time_server", "time_answered", "time_answer_lb", "time_answer_client",
+)  # fmt: skip
+
+
+def _path_columns(path: Records) -> dict[str, pa.Array]:
+    """The SYN's way and its answer's, and the flow that it belongs to."""
+    columns = {name: _times(path[name]) for name in PATH_TIMES}
+    columns["flow"] = pa.array(path["flow"].astype(np.int64), mask=path["flow"] < 0)
+    return columns
+
+
+def _syns(names: Names, vantage: Vantage, rows: Records, verdicts: Records, causes: Records | None) -> dict[str, Any]:
+    """Columns in the order of the table; those of the path are filled by :func:`_path_columns`."""
     assert vantage.replayed is not None
     no_ts = (rows["opts"] & OPT_TS) == 0
     no_answer = rows["answer_time"] == NO_TIME
     no_state = verdicts["compared"] == 0
     no_stamp = no_state | (verdicts["peer_stamp_time"] == NO_TIME)
     count = len(rows)
-    empty_time = pa.nulls(count, TIME)
-    seen, answered = _times(rows["time"]), _times(rows["answer_time"])
-    at_server = vantage.side == "server"
-    columns = {
+    return {
         "capture": names.constant(count),
         "frame": _numbers(rows["frame"]),
-        "time": seen,
+        "time": _times(rows["time"]),
         "src": names.host(rows["orig"]),
         "sport": _numbers(rows["orig_p"]),
         "dst": names.host(rows["resp"]),
@@ -139,17 +156,11 @@ def _syns(names: Names, vantage: Vantage, rows: Records, verdicts: Records, caus
         "aggravated_by": _words(np.zeros(count, np.uint8), ("",))
         if causes is None
         else _words(causes["aggravated_by"], CAUSES, causes["aggravated_by"] == 0),
-        "time_lb_client": empty_time,
-        "time_lb_server": empty_time if at_server else seen,
-        "time_server": seen if at_server else empty_time,
-        "time_answered": answered if at_server else empty_time,
-        "time_answer_lb": empty_time if at_server else answered,
-        "time_answer_client": empty_time,
+        **dict.fromkeys(PATH_TIMES),
         "uid": _uids(names.capture, rows["conn"]),
-        "flow": pa.nulls(count, pa.int64()),
+        "flow": None,
         "file": names.file(rows["file"]),
     }
-    return pa.table(columns)
 
 
 def connection_batches(analysis: Analysis) -> Iterator[pa.Table]:
@@ -260,10 +271,51 @@ def peer_state_batches(analysis: Analysis) -> Iterator[pa.Table]:
         )
 
 
+def snat_flow_batches(analysis: Analysis) -> Iterator[pa.Table]:
+    """The ``snat_flows`` table: one row per connection through the load balancer."""
+    rows = analysis.joined.flows
+    names = [vantage.name for vantage in analysis.vantages]
+    columns: dict[str, pa.Array] = {}
+    for end, side in (("client", "client"), ("vip", "client"), ("snat", "server"), ("server", "server")):
+        columns[f"{end}_h"] = _addresses(rows[f"{end}_hi"], rows[f"{end}_lo"], rows[f"{side}_v6"])
+        columns[f"{end}_p"] = _numbers(rows[f"{end}_p"])
+    columns |= {
+        "start": _times(rows["start"]),
+        "end": _times(rows["end"]),
+        "client_uid": _leg_uids(names, rows["lb"], rows["client_conn"]),
+        "lb_uid": _leg_uids(names, rows["lb"], rows["lb_conn"]),
+        "server_uid": _leg_uids(names, rows["server"], rows["server_conn"]),
+        "server_capture": _words(rows["server"].astype(np.int64), [*names, ""]),
+        "kind": _words(rows["kind"], FLOW_KINDS),
+        "proof": _words(rows["proof"], PROOFS),
+        "margin": _numbers(rows["margin"]),
+        "rivals": _numbers(rows["rivals"]),
+    }
+    yield pa.table(columns)
+
+
+def _addresses(high: Any, low: Any, v6: Any) -> pa.Array:
+    """Addresses as text, a dictionary column."""
+    hosts, codes = np.unique(np.stack([high, low, v6.astype(np.uint64)], axis=1), axis=0, return_inverse=True)
+    table = np.zeros(len(hosts), HOST.dtype)
+    table["hi"], table["lo"], table["v6"] = hosts[:, 0], hosts[:, 1], hosts[:, 2]
+    return pa.DictionaryArray.from_arrays(pa.array(codes.ravel().astype(np.int32)), pa.array(host_texts(table)))
+
+
+def _leg_uids(names: list[str], vantages: Any, conns: Any) -> pa.Array:
+    """Names of connections that lie in several captures."""
+    texts = np.zeros(len(conns), "S12")
+    for index, name in enumerate(names):
+        mine = (vantages == index) & (conns >= 0)
+        texts[mine] = uids(name, conns[mine])
+    return _texts(texts, texts == b"")
+
+
 Batches = Callable[[Analysis], Iterator[pa.Table]]
 TABLES: dict[str, Batches] = {
     "syns": syn_batches,
     "connections": connection_batches,
+    "snat_flows": snat_flow_batches,
     "peer_states": peer_state_batches,
 }
 

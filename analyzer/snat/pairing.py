@@ -1,0 +1,295 @@
+"""Which SYN on the server side is which client's SYN: layer 4, where the packet itself passes through.
+
+Three places are joined two by two: the LB's client side (front), its server side (back), the servers.
+Every step goes from the strongest key to weaker ones and pairs one to one in the order of time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analyzer.schema import PROOFS
+from analyzer.snat.evidence import LATE, Array, Points, copies, group_ids, latest_before
+from analyzer.snat.model import Records, Seen
+from analyzer.units import MS, NS
+
+OTHER, FRONT, BACK, SERVER = range(4)
+NONE, TIMING, PAYLOAD, STRONG, EXACT, IN_BAND = range(len(PROOFS))
+
+HELD = 30 * NS
+"""A load balancer forwards a SYN within this time or never."""
+NEAR = 20 * MS
+"""With the offset of both clocks known, the same packet is seen at both ends within this time."""
+
+SAME_PACKET = ("isn", "has_ts", "tsval", "ipid")
+SAME_STAMP = ("isn", "has_ts", "tsval")
+
+
+@dataclass
+class Links:
+    """What belongs to what; all arrays run along ``Points.rows``.
+
+    Attributes:
+        copy_of: Index of the first sight of the same packet on the same four numbers in its capture.
+        role: OTHER, FRONT, BACK or SERVER.
+        came_from: Index of the same SYN one place before: back → front, server → back (or front); -1 if unknown.
+        proof: PROOFS index of ``came_from``.
+        direct: The client's own four numbers reach the server.
+    """
+
+    copy_of: Array
+    role: Array
+    came_from: Array
+    proof: Array
+    direct: Array
+
+    def join(self, earlier: Array, later: Array, proof: Array | int) -> None:
+        """Note that *later* rows are the *earlier* ones, one place on."""
+        self.came_from[later] = earlier
+        self.proof[later] = proof
+
+    def open(self, rows: Array) -> Array:
+        """Those of *rows* that are first sights and have no earlier place yet."""
+        return rows[(self.came_from[rows] < 0) & (self.copy_of[rows] == rows)]
+
+
+def pair(points: Points, seen: Sequence[Seen]) -> Links:
+    """Join the SYNs of all captures, layer 4."""
+    rows = points.rows
+    count = len(rows)
+    links = Links(
+        copies(rows),
+        np.zeros(count, np.int8),
+        np.full(count, -1, np.int64),
+        np.zeros(count, np.uint8),
+        np.zeros(count, np.bool_),
+    )
+    lbs = [v for v, one in enumerate(seen) if one.side == "lb"]
+    servers = [v for v, one in enumerate(seen) if one.side == "server"]
+    for v in servers:
+        links.role[points.of(v)] = SERVER
+    for v in lbs:
+        mine = points.of(v)
+        _legs(rows, links, mine)
+        _direct(rows, links, mine)
+        _through(rows, links, mine)
+    at_lb = np.concatenate([points.of(v) for v in lbs]) if lbs else np.zeros(0, np.int64)
+    for v in servers:
+        _to_server(rows, links, at_lb, points.of(v))
+    return links
+
+
+def _legs(rows: Records, links: Links, mine: Array) -> None:
+    """Which services are virtual: their SYNs appear again, later, towards another service."""
+    order = mine[np.lexsort((rows["time"][mine], rows["four"][mine], rows["isn"][mine]))]
+    isn, four = rows["isn"][order], rows["four"][order]
+    first = np.r_[True, (isn[1:] != isn[:-1]) | (four[1:] != four[:-1])] if len(order) else np.zeros(0, np.bool_)
+    once = order[first]
+    once = once[np.lexsort((rows["time"][once], rows["isn"][once]))]
+    isn = rows["isn"][once]
+    opens = np.r_[True, isn[1:] != isn[:-1]] if len(once) else np.zeros(0, np.bool_)
+    follows = ~opens
+    leads = opens & np.r_[follows[1:], False] if len(once) else opens
+    services, codes = np.unique(rows["service"][mine], return_inverse=True)
+    at = np.searchsorted(services, rows["service"][once])
+    ahead = np.bincount(at[leads], minlength=len(services))
+    behind = np.bincount(at[follows], minlength=len(services))
+    role = np.where(ahead > behind, FRONT, np.where(behind > ahead, BACK, OTHER)).astype(np.int8)
+    links.role[mine] = role[codes]
+
+
+def _direct(rows: Records, links: Links, mine: Array) -> None:
+    """No NAT: the same four numbers on both sides, told by a second sight of the same packet elsewhere."""
+    second = mine[links.copy_of[mine] != mine]
+    first = links.copy_of[second]
+    moved = (rows["place"][second] != rows["place"][first]) & (links.role[second] == OTHER)
+    second, first = second[moved], first[moved]
+    if not len(second):
+        return
+    places = np.unique(rows["place"][first]), np.unique(rows["place"][second])
+    ahead = ~np.isin(places[0], places[1])
+    good = np.isin(rows["place"][first], places[0][ahead])
+    second, first = second[good], first[good]
+    links.role[second] = BACK
+    links.copy_of[second] = second
+    fronts = mine[np.isin(rows["place"][mine], np.unique(rows["place"][first])) & (links.role[mine] == OTHER)]
+    links.role[fronts] = FRONT
+    links.join(first, second, EXACT)
+    links.direct[second] = links.direct[first] = True
+
+
+def _through(rows: Records, links: Links, mine: Array) -> None:
+    """Pair the SYNs on both sides of the load balancer that keep their ISN."""
+    front = mine[(links.role[mine] == FRONT) & (links.copy_of[mine] == mine)]
+    back = mine[(links.role[mine] == BACK) & (links.copy_of[mine] == mine)]
+    for columns in (SAME_PACKET, SAME_STAMP):
+        _by_time(rows, links, _unused(links, front), links.open(back), columns)
+    told = np.unique(rows["conn"][back[links.came_from[back] >= 0]])
+    rest = links.open(back)
+    rest = rest[~np.isin(rows["conn"][rest], told)]
+    _by_time(rows, links, _unused(links, front), rest, ("isn",))
+
+
+def _unused(links: Links, front: Array) -> Array:
+    """Fronts that no later row came from yet."""
+    used = np.zeros(len(links.role), np.bool_)
+    used[links.came_from[links.came_from >= 0]] = True
+    return front[~used[front]]
+
+
+def _proof(rows: Records, earlier: Array, later: Array) -> Array:
+    """PROOFS index of pairs: exact if ISN and another 16 bits of the packet's own are equal, else strong."""
+    same = rows["isn"][earlier] == rows["isn"][later]
+    options = (rows["wscale"][earlier] == rows["wscale"][later]) & (rows["mss"][earlier] == rows["mss"][later])
+    stamped = (rows["has_ts"][earlier] > 0) & (rows["has_ts"][later] > 0)
+    bare = (rows["has_ts"][earlier] == 0) & (rows["has_ts"][later] == 0)
+    named = (rows["ipid"][earlier] == rows["ipid"][later]) & (rows["ipid"][later] > 0)
+    stamp = stamped & (rows["tsval"][earlier] == rows["tsval"][later])
+    exact = same & ((stamp & (options | named)) | (bare & named & options))
+    return np.where(exact, EXACT, STRONG).astype(np.uint8)
+
+
+def _by_time(rows: Records, links: Links, earlier: Array, later: Array, columns: tuple[str, ...]) -> None:
+    if not len(earlier) or not len(later):
+        return
+    both = np.concatenate((earlier, later))
+    keys = group_ids(*(rows[name][both] for name in columns))
+    is_first = np.arange(len(both)) < len(earlier)
+    a, b = latest_before(keys, rows["time"][both], is_first)
+    a, b = both[a], both[b]
+    good = rows["time"][b] - rows["time"][a] <= HELD
+    a, b = a[good], b[good]
+    links.join(a, b, _proof(rows, a, b))
+
+
+# ---- to the servers, whose clocks are not the load balancer's ---------------------------------
+
+
+def _to_server(rows: Records, links: Links, at_lb: Array, there: Array) -> None:
+    """Join one server's SYNs with the LB's server side, or with its client side where that is all there is."""
+    there = there[links.copy_of[there] == there]
+    if not len(at_lb) or not len(there):
+        return
+    near = at_lb[(links.role[at_lb] != FRONT) & (links.copy_of[at_lb] == at_lb)]
+    offset = Offset()
+    for columns in (SAME_PACKET, SAME_STAMP):
+        _across(rows, links, near, there, ("four", *columns), offset)
+    _rewritten(rows, links, near, there, offset)
+    _name_services(rows, links, near, there, BACK)
+    front = at_lb[(links.role[at_lb] != BACK) & (links.copy_of[at_lb] == at_lb)]
+    front = _unused(links, front)
+    for columns in (SAME_PACKET, SAME_STAMP):
+        _across(rows, links, front, there, columns, offset)
+    _name_services(rows, links, front, there, FRONT)
+
+
+def _name_services(rows: Records, links: Links, at_lb: Array, there: Array, role: int) -> None:
+    """A service whose SYNs reached a server lies on that side of the load balancer."""
+    known = np.unique(rows["service"][at_lb[_used(links, there, at_lb)]])
+    links.role[at_lb[(links.role[at_lb] == OTHER) & np.isin(rows["service"][at_lb], known)]] = role
+
+
+def _used(links: Links, later: Array, earlier: Array) -> Array:
+    used = np.zeros(len(links.role), np.bool_)
+    mine = links.came_from[later]
+    used[mine[mine >= 0]] = True
+    return used[earlier]
+
+
+class Offset:
+    """Server clock minus LB clock, transit included, from the pairs found so far."""
+
+    def __init__(self) -> None:
+        self.times = np.zeros(0, np.int64)
+        self.values = np.zeros(0, np.int64)
+
+    def learn(self, earlier: Array, later: Array) -> None:
+        """Add pairs of times, ns."""
+        times = np.concatenate((self.times, later))
+        order = np.argsort(times, kind="stable")
+        self.times, self.values = times[order], np.concatenate((self.values, later - earlier))[order]
+
+    def back(self, times: Array) -> Array:
+        """Server times on the LB's clock."""
+        if not len(self.times):
+            return times
+        at = np.searchsorted(self.times, times)
+        nearest = np.median(self.values[np.clip(at[:, None] + np.arange(-3, 4), 0, len(self.values) - 1)], axis=1)
+        return times - nearest.astype(np.int64)
+
+
+def _across(
+    rows: Records, links: Links, earlier: Array, later: Array, columns: tuple[str, ...], offset: Offset
+) -> None:
+    """Pair across two clocks: keys that name one packet on each side first, then by time."""
+    earlier, later = _free(links, earlier, later), links.open(later)
+    if not len(earlier) or not len(later):
+        return
+    both = np.concatenate((earlier, later))
+    keys = group_ids(*(rows[name][both] for name in columns))
+    here, far = keys[: len(earlier)], keys[len(earlier) :]
+    size = int(keys.max()) + 1
+    alone = (np.bincount(here, minlength=size) == 1) & (np.bincount(far, minlength=size) == 1)
+    place = np.full(size, -1, np.int64)
+    place[here] = earlier
+    sure = alone[far]
+    a, b = place[far[sure]], later[sure]
+    links.join(a, b, _proof(rows, a, b))
+    offset.learn(rows["time"][a], rows["time"][b])
+    _with_offset(rows, links, earlier[~alone[here]], later[~sure], columns, offset)
+
+
+def _free(links: Links, earlier: Array, later: Array) -> Array:
+    """Rows of the LB that none of *later* came from."""
+    return earlier[~_used(links, later, earlier)]
+
+
+def _with_offset(
+    rows: Records, links: Links, earlier: Array, later: Array, columns: tuple[str, ...], offset: Offset
+) -> None:
+    if not len(earlier) or not len(later) or not len(offset.times):
+        return
+    both = np.concatenate((earlier, later))
+    keys = group_ids(*(rows[name][both] for name in columns))
+    times = np.concatenate((rows["time"][earlier], offset.back(rows["time"][later])))
+    a, b = latest_before(keys, times, np.arange(len(both)) < len(earlier), LATE)
+    good = np.abs(times[b] - times[a]) <= NEAR
+    a, b = both[a[good]], both[b[good]]
+    links.join(a, b, _proof(rows, a, b))
+
+
+def _rewritten(rows: Records, links: Links, earlier: Array, later: Array, offset: Offset) -> None:
+    """ISN changed on the way: the four numbers and the order of time are left."""
+    earlier, later = _free(links, earlier, later), links.open(later)
+    if not len(offset.times):
+        _common_offset(rows, earlier, later, offset)
+    _with_offset(rows, links, earlier, later, ("four",), offset)
+
+
+def _common_offset(rows: Records, earlier: Array, later: Array, offset: Offset) -> None:
+    """The difference of times that most pairs on the same four numbers agree in."""
+    if not len(earlier) or not len(later):
+        return
+    order = earlier[np.argsort(rows["four"][earlier], kind="stable")]
+    fours = rows["four"][order]
+    low, high = np.searchsorted(fours, rows["four"][later]), np.searchsorted(fours, rows["four"][later], "right")
+    many = np.minimum(high - low, 64)
+    a = order[np.repeat(low, many) + _ramp(many)]
+    b = np.repeat(later, many)
+    differences = rows["time"][b] - rows["time"][a]
+    ordered = np.sort(differences)
+    if not len(ordered):
+        return
+    reach = np.searchsorted(ordered, ordered + 50 * MS) - np.arange(len(ordered))
+    start = ordered[np.argmax(reach)]
+    close = (differences >= start) & (differences <= start + 50 * MS)
+    if close.sum() * 2 >= min(len(earlier), len(later)) or close.sum() >= 8:
+        middle = int(np.median(differences[close]))
+        near = np.abs(differences - middle) <= 50 * MS
+        offset.learn(rows["time"][a[near]], rows["time"][b[near]])
+
+
+def _ramp(counts: Array) -> Array:
+    """0 … n-1 for each n of *counts*, one after the other."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
