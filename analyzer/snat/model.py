@@ -1,5 +1,6 @@
 """What this room hands on: flows, each SYN's journey, offsets between capture clocks, host clocks."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,10 +34,13 @@ class OffsetSegment:
     Attributes:
         start, end: First and last paired packet on the first capture's clock, ns.
         seconds: Second capture's clock minus the first's, at ``start``.
-        half_width: Hard bound: the true offset lies within ``seconds ± half_width`` over the segment.
+        half_width: Hard bound: the true offset at ``start`` lies within ``seconds ± half_width``; infinite where
+            packets were seen in one direction only.
         drift_ppm: Rate of the second clock against the first, minus one, in parts per million.
         drift_bound: Half-width of the drift's hard bound, ppm.
         pairs: Packets seen in both captures.
+        half_width_end: The same bound at ``end``, around ``seconds`` carried on by ``drift_ppm``.  Between the two
+            the bound is at most what lies on the straight line between them.
     """
 
     start: int
@@ -46,6 +50,7 @@ class OffsetSegment:
     drift_ppm: float
     drift_bound: float
     pairs: int
+    half_width_end: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class ClockOffset:
         forward, backward: float64 (n, 2): time on the first clock (s since its first packet) and apparent
             offset (s) of packets first → second (upper hull: true offset is no higher) and second → first
             (lower hull: no lower); thinned, for the figure.
+        notes: What limits the estimate: steps, clocks apart within one capture, contradicting stamps.
     """
 
     first: str
@@ -65,6 +71,7 @@ class ClockOffset:
     segments: tuple[OffsetSegment, ...]
     forward: np.ndarray[Any, np.dtype[np.float64]]
     backward: np.ndarray[Any, np.dtype[np.float64]]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
