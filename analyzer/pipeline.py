@@ -6,8 +6,10 @@ from pathlib import Path
 
 from analyzer.capture import open_capture
 from analyzer.connections import Tracked, track
+from analyzer.diagnosis.counters import reconcile_all
 from analyzer.diagnosis.diagnose import diagnose
 from analyzer.diagnosis.model import Analysis, KernelChoice, QualityNote, Vantage
+from analyzer.diagnosis.netstat import load_pairs
 from analyzer.errors import InputError, UsageError
 from analyzer.kernel.profiles import find_profile
 from analyzer.kernel.settings import SYSCTLS, Settings, parse_sysctls
@@ -34,6 +36,8 @@ class AnalyzeOptions:
         sysctls: Settings by kernel name.
         sysctl_file: Output of ``sysctl -a``.
         backlog: The listener's backlog (Send-Q of ``ss -ltn``).
+        netstat: (before, after) files of the hosts' counters, one pair per server in their order.
+        probe_log: Output of a probe on the server.
     """
 
     captures: Sequence[str] = ()
@@ -43,6 +47,8 @@ class AnalyzeOptions:
     sysctls: dict[str, int] = field(default_factory=dict)
     sysctl_file: str | None = None
     backlog: int | None = None
+    netstat: Sequence[tuple[str, str]] = ()
+    probe_log: str | None = None
 
 
 def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analysis:
@@ -57,6 +63,7 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
         UsageError: A setting or profile that does not exist, or no input at all.
     """
     settings, kernel = _known(options)
+    snapshots = load_pairs(options.netstat)
     captures = _read(options, progress)
     order = {"server": 0, "lb": 1, "client": 2}
     sides = [(side or side_of(tracked), tracked) for side, tracked in captures]
@@ -65,6 +72,7 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     vantages = [_judge(tracked, side, settings, kernel) for side, tracked in sides]
     main, choice = vantages[0]
     diagnosis = diagnose(main, choice)
+    diagnosis.counters = reconcile_all([vantage for vantage, _ in vantages], snapshots)
     if main.side == "lb":
         text = "Seen at the load balancer only: the server may have received less, and later. Capture there too."
         diagnosis.quality.insert(0, QualityNote("vantage", text))

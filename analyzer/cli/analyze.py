@@ -62,6 +62,21 @@ def analyze(
         int | None,
         typer.Option(metavar="N", min=0, help="The listener's backlog: Send-Q of ss -ltn.", show_default=False),
     ] = None,
+    netstat: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BEFORE AFTER",
+            help="Counters of the server before and after: netstat -s, nstat -az, or /proc/net/netstat and snmp. "
+            "One pair per --server, in their order.",
+            show_default=False,
+        ),
+    ] = None,
+    probe_log: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Lines of a probe on the server (synquest probe), or of kfree_skb.", show_default=False
+        ),
+    ] = None,
     tables: Annotated[str, typer.Option(metavar="FORMAT", help="parquet, csv or jsonl.")] = "parquet",
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Tables and findings only.")] = False,
     as_json: Annotated[
@@ -73,6 +88,7 @@ def analyze(
     ] = None,
 ) -> None:
     """Read captures, print the verdict, and with -o write the report folder."""
+    from analyzer.cli.pairs import pairs
     from analyzer.pipeline import AnalyzeOptions
     from analyzer.pipeline import analyze as run
     from analyzer.report import prepare_folder, write_report
@@ -93,6 +109,8 @@ def analyze(
         sysctls=parse_settings(sysctl or []),
         sysctl_file=sysctl_file,
         backlog=backlog,
+        netstat=pairs(netstat),
+        probe_log=probe_log,
     )
     from analyzer.cli.progress import reading
 

@@ -5,7 +5,10 @@ from typing import Annotated
 import typer
 
 from analyzer.cli.analyze import analyze
+from analyzer.cli.annotate import annotate
+from analyzer.cli.explain import explain
 from analyzer.cli.kernels import kernels
+from analyzer.cli.pairs import PairCommand
 from analyzer.version import KERNEL_MODEL, VERSION
 
 app = typer.Typer(
@@ -34,9 +37,17 @@ def _root(
 
 
 app.command(
+    cls=PairCommand,
     epilog="Examples:\n\n"
     "synquest analyze --server server.pcap -o report\n\n"
+    "synquest analyze --server server.pcap --netstat before.txt after.txt\n\n"
     "synquest analyze --server server.pcap.zst --sysctl-file sysctl.txt --backlog 128 -o report\n\n"
-    "tcpdump -r old.pcap -w - tcp | synquest analyze --server - --kernel el7.9"
+    "tcpdump -r old.pcap -w - tcp | synquest analyze --server - --kernel el7.9",
 )(analyze)
 app.command(epilog="Examples:\n\nsynquest kernels\n\nsynquest kernels 3.10 el7.9")(kernels)
+app.command(
+    epilog="Examples:\n\n"
+    "synquest annotate --server server.pcap -o evidence.pcapng\n\n"
+    "synquest annotate --lb lb.pcap --server server.pcap --all -o everything.pcapng"
+)(annotate)
+app.command(epilog="Example:\n\nsynquest explain --server server.pcap --frame 1234")(explain)
