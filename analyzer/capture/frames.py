@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from analyzer.capture import walk
+from analyzer.capture.decode import RARE, TAKEN, decode_frame
 from analyzer.capture.inputs import InputFile
+from analyzer.capture.rare import decode_rare
 from analyzer.capture.reader import BUFFER_BYTES, FileReader
 from analyzer.errors import InputError
-from analyzer.schema import META_RECEIVED, META_SENT
+from analyzer.schema import META_RECEIVED, META_SENT, PACKET
 
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -103,3 +105,16 @@ def fetch(
         asked = None if numbers is None else np.unique(np.asarray(numbers, np.int64))
         if asked is None or len(asked):
             yield from FrameReader(info, index, buffer_bytes).frames(asked)
+
+
+def decode(frame: Frame) -> Any | None:
+    """The PACKET record of a frame; None if it is neither TCP nor an ICMP error about TCP."""
+    rows = np.zeros(1, PACKET.dtype).view(np.recarray)
+    data = np.frombuffer(frame.data, np.uint8)
+    code = decode_frame(data, 0, len(data), frame.length, frame.link, False, rows[0])
+    if code == RARE:
+        code = decode_rare(data, frame.length, frame.link, False, rows, 0)
+    if code != TAKEN:
+        return None
+    rows["time"], rows["frame"], rows["file"] = frame.time, frame.number, frame.file
+    return rows[0]
