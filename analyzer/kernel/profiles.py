@@ -44,6 +44,7 @@ class Profile:
     zero_exempt: bool = _flag("ts_recent = 0 never rejects", default=True)  # type: ignore[assignment]
     paws_tw_counter: str = _flag("counter of a PAWS reject in TIME-WAIT", default="PAWSEstab")  # type: ignore[assignment]
     proven: str = _flag("last quarter of the SYN queue: a peer is proven by", default="never")  # type: ignore[assignment]
+    tw_isn: bool = _flag("a SYN taken out of TIME-WAIT continues its numbers and skips the queue checks", default=True)  # type: ignore[assignment]
     somaxconn: int = _flag("default of net.core.somaxconn", default=128)  # type: ignore[assignment]
 
 
@@ -106,10 +107,10 @@ _V412 = replace(
     _V411, name="4.12", covers="4.12 - 4.13", first=(4, 12), last=(4, 13), tw_recycle=False, drop_without_ts=False,
     dual_stack="works",
 )  # fmt: skip
-_V414 = replace(_V412, name="4.14", covers="4.14 - 4.18", first=(4, 14), last=(4, 18), proven="RTT")
+_V414 = replace(_V412, name="4.14", covers="4.14 - 4.18", first=(4, 14), last=(4, 18), proven="RTT", tw_isn=False)
 _V419 = replace(_V414, name="4.19", covers="4.19 - 5.3", first=(4, 19), last=(5, 3), clock="monotonic")
 _V54 = replace(_V419, name="6.1", covers="5.4 - 6.6 (measured on 6.1)", first=(5, 4), last=(6, 6), somaxconn=4096)
-_V67 = replace(_V54, name="6.12", covers="6.7 - 6.12", first=(6, 7), last=(6, 12), paws_forget_s=2147)
+_V67 = replace(_V54, name="6.12", covers="6.7 - 6.12", first=(6, 7), last=(6, 12), paws_forget_s=2147, tw_isn=True)
 _V614 = replace(_V67, name="6.14", covers="6.13 - 6.15", first=(6, 13), last=(6, 15), syn_queue="length > backlog")
 _V618 = replace(
     _V614, name="6.18", covers="6.16 and later (measured on 6.18)", first=(6, 16), last=(9999,),
