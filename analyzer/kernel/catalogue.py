@@ -159,6 +159,13 @@ RULES: dict[str, Rule] = {
         ("TCPReqQFullDoCookies", "SyncookiesSent"),
     ),
     "no_listener": Rule("Nothing listens on the port: a RST.", "all", "net/ipv4/tcp_ipv4.c tcp_v4_rcv", ("OutRsts",)),
+    "no_route": Rule(
+        "The server has no way back to the SYN's network, or a filter drops it: nothing is sent. Concluded from "
+        "earlier SYNs of that network, all unanswered.",
+        "all",
+        _REQUEST,
+        (_DROPS,),
+    ),
 }
 
 NETSTAT_WORDS = {

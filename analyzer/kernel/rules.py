@@ -315,5 +315,6 @@ RULE_NAMES = (
     "last_quarter",
     "syn_cookie",
     "no_listener",
+    "no_route",
 )
 """Stable names of the rules that decide over a SYN."""

@@ -103,10 +103,15 @@ class Engine:
         hypothesis: Kernel, settings and vantage.
         peer_of: Maps a chain id to the key of its peer record (None: no record is kept for it).
         queues: Fill of the listeners' queues, or None where they cannot matter.
+        reached: Tells of (chain, time) whether the server is known to have a way back to its originator.
     """
 
     def __init__(
-        self, hypothesis: Hypothesis, peer_of: Callable[[int], object], queues: Listeners | None = None
+        self,
+        hypothesis: Hypothesis,
+        peer_of: Callable[[int], object],
+        queues: Listeners | None = None,
+        reached: Callable[[int, int], bool] | None = None,
     ) -> None:
         self.hypothesis = hypothesis
         self.profile = hypothesis.profile
@@ -121,7 +126,7 @@ class Engine:
         self._older: set[int] = set()
         self.writes: list[Write] = []
         self.contradictions: list[tuple[int, str]] = []
-        self.judge = Judge(hypothesis, queues)
+        self.judge = Judge(hypothesis, queues, reached)
         self._start_second = hypothesis.vantage.seconds(hypothesis.start)[0]
 
     def memory(self, chain: int) -> PeerMemory | None:
@@ -192,6 +197,11 @@ class Engine:
         if self.queues is not None:
             self.queues.of(ev.chain).syn(ev.chain, ev.time, ruling)
         return ruling
+
+    def answered(self, chain: int, born: int) -> None:
+        """The SYN-ACK to the SYN that came on *chain* at *born* has been seen; later SYNs may lean on it."""
+        if self.queues is not None:
+            self.queues.of(chain).answered(chain, born)
 
     def _is_repeat(self, ev: Ev) -> bool:
         """Whether this client sends its SYN again: it had no answer that it could use."""

@@ -6,6 +6,7 @@ all branches agree.  Order of the tests: kernel-model steps K1-K2, then per stat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from analyzer.kernel import rules
 from analyzer.kernel.rules import Bucket, Outcome
 from analyzer.replay.memory import SILENCE
+from analyzer.replay.reach import UNREACHED
 from analyzer.replay.sockets import LIVE, Phase, Socket
 from analyzer.schema import OPT_CLIPPED, OPT_TS
 from analyzer.seqnum import add32, d32
@@ -64,12 +66,15 @@ def lead_in_text(seconds: int) -> str:
 class Judge:
     """Applies one hypothesis to SYNs; remembers only which four-tuples a state from before the capture may hold."""
 
-    def __init__(self, hypothesis: Hypothesis, queues: Listeners | None) -> None:
+    def __init__(
+        self, hypothesis: Hypothesis, queues: Listeners | None, reached: Callable[[int, int], bool] | None = None
+    ) -> None:
         self.hypothesis = hypothesis
         self.profile = hypothesis.profile
         self.settings = hypothesis.settings
         self.vantage = hypothesis.vantage
         self.queues = queues
+        self.reached = reached
         self.doubted: dict[int, int] = {}
 
     def syn(self, ev: Ev, socket: Socket | None, memory: PeerMemory | None) -> Ruling:
@@ -249,6 +254,8 @@ class Judge:
                 ruling.alternative = "peer_timestamp"
             if not check.certain:
                 ruling.reason = self._memory_doubt(ev, check.missing_lead_in)
+        if ruling.certain and ruling.verdict == "accept" and self.reached and not self.reached(ev.chain, ev.time):
+            ruling.certain, ruling.reason = False, UNREACHED
         return ruling
 
     def _memory_doubt(self, ev: Ev, missing: bool) -> str:

@@ -1,20 +1,25 @@
-"""How full the listener's queues can be, from what the wire shows.
+"""How full the listener's queues are, from what the wire shows.
 
-The SYN queue is counted: every SYN taken and not yet completed.  The accept queue empties unseen,
-so it is bounded: connections leave it in order, and data or a FIN from the application proves that
-its connection, and every one queued before it, has left.  An accepted connection while the count
-says "full" proves that more had left than were seen to.
+The SYN queue is counted.  A SYN counts as taken once its SYN-ACK has been seen; until then (for
+:data:`SILENCE` at most) the model's own prediction stands, so no SYN is judged by its own answer.
+The accept queue empties unseen, so it is bounded: connections leave it in order, and data or a FIN
+from the application proves that its connection, and every one queued before it, has left.  An
+accepted connection while the count says "full" proves that more had left than were seen to.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Protocol
 
 from analyzer.kernel import rules
 from analyzer.kernel.profiles import Profile
 from analyzer.kernel.settings import Settings
+from analyzer.replay.memory import SILENCE
+from analyzer.replay.reach import NO_ANSWERS, Reach
 from analyzer.units import NS
 
 if TYPE_CHECKING:
@@ -22,10 +27,17 @@ if TYPE_CHECKING:
 
 BACKLOG_UNKNOWN = "the listener's backlog is not known (--backlog)"
 HALF_OPEN = "depends on how many half-open requests the listener held"
+LAST_QUARTER = "the SYN queue is in its last quarter, kept for proven peers"
+REFUSED_LATELY = "the SYNs just before it should have been taken and were not answered: settings may differ"
 SURE_LIFE = 7 * NS
 """No request is given up sooner: three timeouts, even in a crowded queue."""
 
-LONGEST_LIFE = 63 * NS
+FEW_REQUESTS = 8
+"""An unknown backlog makes at least this much room for half-open requests."""
+SMALLEST_BACKLOG = 1
+"""What an unknown backlog may be at the least: above this fill a verdict is no longer certain."""
+FEW_MISSES = 2
+"""Unanswered SYNs in a row from so many peers, with a queue to blame, outweigh the settings that were given."""
 
 
 class Speakers(Protocol):
@@ -38,20 +50,145 @@ class Speakers(Protocol):
         """Key of the listener."""
 
 
-FEW_REQUESTS = 8
-"""An unknown backlog makes at least this much room for half-open requests."""
-SMALLEST_BACKLOG = 1
-"""What an unknown backlog may be at the least: above this fill a verdict is no longer certain."""
-
-
-@dataclass
+@dataclass(slots=True)
 class Request:
-    """A half-open request: when it came, whether that is sure, and its SYN-ACK timer."""
+    """A half-open request: when it came, whether its SYN-ACK was seen, and its SYN-ACK timer."""
 
     born: int
     sure: bool
     timeouts: int
     due: int
+
+
+class Requests:
+    """The SYN queue: half-open requests with their SYN-ACK timers.
+
+    net/ipv4/inet_connection_sock.c ``reqsk_timer_handler``, up to 4.3 ``inet_csk_reqsk_queue_prune``.
+
+    Args:
+        limit: Length at which the queue counts as full.
+        retries: tcp_synack_retries.
+    """
+
+    def __init__(self, limit: int, retries: int) -> None:
+        self.limit = limit
+        self.retries = retries
+        self.young = 0
+        self._by_chain: dict[int, Request] = {}
+        self._timers: list[tuple[int, int, int]] = []
+        self._given_up: dict[int, Request] = {}  # what a crowded queue probably dropped early
+        self._patient = False
+
+    def __len__(self) -> int:
+        return len(self._by_chain)
+
+    def add(self, chain: int, born: int, sure: bool) -> None:
+        """A request begins."""
+        self.remove(chain)
+        self._given_up.pop(chain, None)
+        self._by_chain[chain] = Request(born, sure, 0, born + NS)
+        self.young += 1
+        heappush(self._timers, (born + NS, chain, born))
+
+    def confirm(self, chain: int, born: int) -> None:
+        """Its SYN-ACK was seen: it exists, whatever was predicted."""
+        request = self._by_chain.get(chain)
+        if request is not None and request.born == born:
+            request.sure = True
+        elif request is None:
+            self.add(chain, born, sure=True)
+
+    def remove(self, chain: int) -> bool:
+        """A request ends; returns whether there was one."""
+        request = self._by_chain.pop(chain, None)
+        if request is not None and not request.timeouts:
+            self.young -= 1
+        return request is not None
+
+    def deny(self, chain: int, born: int) -> None:
+        """No SYN-ACK came: the request never began."""
+        request = self._by_chain.get(chain)
+        if request is not None and request.born == born:
+            self.remove(chain)
+
+    def run_timers(self, now: int) -> None:
+        """Fire SYN-ACK timers; a queue more than half full gives its old requests up early."""
+        timers = self._timers
+        while timers and timers[0][0] <= now:
+            due, chain, born = heappop(timers)
+            request = self._by_chain.get(chain) or self._given_up.get(chain)
+            if request is None or request.born != born or request.due != due:
+                continue
+            if request.timeouts >= self._allowed() and self.remove(chain):
+                self._given_up[chain] = request
+            if request.timeouts >= self.retries:
+                self._given_up.pop(chain, None)
+                continue
+            self.young -= chain in self._by_chain and not request.timeouts
+            request.timeouts += 1
+            request.due = due + (NS << request.timeouts)
+            heappush(timers, (request.due, chain, born))
+
+    def none_given_up(self) -> None:
+        """The queue proved fuller than counted: requests are kept for their whole time."""
+        self._patient = True
+        self._by_chain.update(self._given_up)
+        self._given_up.clear()
+
+    def _allowed(self) -> int:
+        """SYN-ACK timeouts that a request may have: fewer while young requests are few in a half-full queue."""
+        allowed, length = self.retries, len(self)
+        if not self._patient and length * 2 > max(8, self.limit):
+            young = 2 * self.young
+            while allowed > 2 and length >= young:
+                allowed -= 1
+                young *= 2
+        return allowed
+
+    @property
+    def most(self) -> int:
+        """Upper bound of the length: with those that a crowded queue may have kept after all."""
+        return len(self._by_chain) + len(self._given_up)
+
+    def least(self, now: int) -> int:
+        """Lower bound of the length: requests whose SYN-ACK was seen, too young to be given up."""
+        return sum(r.sure and now - r.born < SURE_LIFE for r in self._by_chain.values())
+
+
+class AcceptQueue:
+    """Connections whose third ACK came, in order, that are not known to be accepted by the application."""
+
+    def __init__(self) -> None:
+        self._order: deque[int] = deque()
+        self._place: dict[int, int] = {}
+        self._first = 0
+        self.hidden_accepts = 0
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def add(self, chain: int) -> None:
+        """A handshake is complete."""
+        self._place[chain] = self._first + len(self._order)
+        self._order.append(chain)
+
+    def taken(self, chain: int) -> None:
+        """The application works on *chain*: it, and all before it, have left."""
+        place = self._place.get(chain)
+        if place is None:
+            return
+        while self._first <= place:
+            gone = self._order.popleft()
+            if self._place.get(gone) == self._first:
+                del self._place[gone]
+            self._first += 1
+        self.hidden_accepts = min(self.hidden_accepts, len(self._order))
+
+    def had_room(self, chain: int, backlog: int) -> None:
+        """The kernel let *chain* in: of those before it, all but *backlog* must have left."""
+        place = self._place.get(chain)
+        if place is not None:
+            self.hidden_accepts = max(self.hidden_accepts, place - self._first - backlog)
 
 
 class Queues:
@@ -61,105 +198,126 @@ class Queues:
         profile: Kernel rules.
         settings: Sysctls; ``backlog`` None means that the listener's backlog is not known.
         peer_of: Address of a chain's originator, for the peers that the last quarter is kept for.
+        reach: What is known of the server's way back.
         at_server: False if third ACKs may have reached the server in another order than they were seen.
     """
 
     def __init__(
-        self, profile: Profile, settings: Settings, peer_of: Callable[[int], int], at_server: bool = True
+        self,
+        profile: Profile,
+        settings: Settings,
+        peer_of: Callable[[int], int],
+        reach: Reach,
+        at_server: bool = True,
     ) -> None:
         self.profile = profile
+        self.reach = reach
         self.settings = settings
         self.peer_of = peer_of
         self.at_server = at_server
         self.backlog = settings.backlog
         self.assumed = self.backlog if self.backlog is not None else (settings.somaxconn or 128)
         self.most_syns = settings.max_syn_backlog or 512
-        self.syn_limit = rules.syn_queue_limit(profile, self.assumed, self.most_syns)
-        self.requests: dict[int, Request] = {}
-        self.given_up: dict[int, int] = {}  # requests that a crowded queue probably dropped early
-        self.waiting: list[int] = []  # chains whose third ACK came, in order, not known to be accepted
-        self.hidden_accepts = 0
+        limit = rules.syn_queue_limit(profile, self.assumed, self.most_syns)
+        self.requests = Requests(limit, settings.synack_retries or 5)
+        self.accepts = AcceptQueue()
         self.known_peers: set[int] = set()
+        self._missed_peers: set[int] = set()  # whose SYNs should have been taken, since the last that was
+        self._open: dict[int, tuple[int, str]] = {}  # SYNs whose answer is still to come: (time, verdict)
+        self._asked: deque[tuple[int, int]] = deque()
 
     # ---- what packets tell --------------------------------------------------------------------
 
     def syn(self, chain: int, now: int, ruling: Ruling) -> None:
         """A SYN was judged."""
-        if ruling.verdict == "accept" and not ruling.repeats:
-            self.requests[chain] = Request(now, ruling.certain, 0, now + NS)
+        if not ruling.by_listener or ruling.repeats:
+            return
+        self._open[chain] = (now, ruling.verdict)
+        self._asked.append((now, chain))
+        if ruling.verdict == "accept":
+            self.requests.add(chain, now, sure=False)
+
+    def answered(self, chain: int, born: int) -> None:
+        """The SYN-ACK to the SYN that came at *born* was seen."""
+        asked = self._open.get(chain)
+        if asked is None or asked[0] != born:
+            return
+        del self._open[chain]
+        self._missed_peers.clear()
+        self.reach.answered(self.peer_of(chain))
+        if asked[1] != "cookie":
+            self.requests.confirm(chain, born)
+
+    def _settle(self, now: int) -> None:
+        """SYNs that got no SYN-ACK in time were not taken."""
+        asked = self._asked
+        while asked and asked[0][0] < now - SILENCE:
+            born, chain = asked.popleft()
+            left = self._open.get(chain)
+            if left is not None and left[0] == born:
+                del self._open[chain]
+                self.requests.deny(chain, born)
+                if left[1] != "drop":
+                    self._missed(chain, born)
+
+    def _missed(self, chain: int, born: int) -> None:
+        """A SYN that should have been taken was not."""
+        peer = self.peer_of(chain)
+        if not self.reach.answers(peer, born):
+            self.reach.missed(peer)
+            return
+        self._missed_peers.add(peer)
+        if self._crowded(self.requests.most) and not self._crowded(len(self.requests)):
+            self.requests.none_given_up()
+
+    @property
+    def _refuses_lately(self) -> bool:
+        """Whether the last SYNs that should have been taken were not: the peers' clocks cannot be the reason."""
+        return len(self._missed_peers) >= FEW_MISSES
+
+    def _crowded(self, length: int) -> bool:
+        """Whether a SYN may be refused at this length of the SYN queue."""
+        quarter = rules.last_quarter(length, self.most_syns, self.settings.syncookies or 0)
+        return quarter or rules.syn_queue_full(self.profile, length, self.requests.limit)
 
     def third_ack(self, chain: int) -> None:
         """The originator completed the handshake: request → accept queue."""
-        if self.requests.pop(chain, None) is not None:
-            self.waiting.append(chain)
+        self._open.pop(chain, None)
+        if self.requests.remove(chain):
+            self.accepts.add(chain)
 
     def alive(self, chain: int, application: bool) -> None:
         """The responder spoke on an established connection: its kernel had room, or its application works."""
         if application:
             self.known_peers.add(self.peer_of(chain))
-        if chain not in self.waiting:
-            return
-        index = self.waiting.index(chain)
-        if application:
-            del self.waiting[: index + 1]
-            self.hidden_accepts = min(self.hidden_accepts, len(self.waiting))
+            self.accepts.taken(chain)
         else:
-            self.hidden_accepts = max(self.hidden_accepts, index - self.assumed)
+            self.accepts.had_room(chain, self.assumed)
 
     def cookies_likely(self) -> bool:
         """Whether SYNs may be answered by cookies, which pass every test unseen."""
-        length = len(self.requests) + len(self.given_up)
-        crowded = 2 * length >= self.syn_limit or (self.backlog is None and length > FEW_REQUESTS)
-        return bool(self.settings.syncookies) and crowded
+        if not self.settings.syncookies:
+            return False
+        length = self.requests.most
+        return 2 * length >= self.requests.limit or (self.backlog is None and length > FEW_REQUESTS)
 
     def gone(self, chain: int) -> None:
         """A request was reset."""
-        self.requests.pop(chain, None)
+        self._open.pop(chain, None)
+        self.requests.remove(chain)
 
     # ---- what follows for a SYN ------------------------------------------------------------------
 
-    def _run_timers(self, now: int) -> None:
-        """Fire SYN-ACK timers; a queue more than half full gives its old requests up early.
-
-        net/ipv4/inet_connection_sock.c ``reqsk_timer_handler``, up to 4.3 ``inet_csk_reqsk_queue_prune``.
-        """
-        while True:
-            due = [(r.due, chain) for chain, r in self.requests.items() if r.due <= now]
-            if not due:
-                return
-            for when, chain in sorted(due):
-                request = self.requests[chain]
-                if request.timeouts >= self._allowed():
-                    del self.requests[chain]
-                    if request.timeouts < (self.settings.synack_retries or 5):
-                        self.given_up[chain] = request.born
-                else:
-                    request.timeouts += 1
-                    request.due = when + (NS << request.timeouts)
-
-    def _allowed(self) -> int:
-        """SYN-ACK timeouts that a request may have: fewer while young requests are few in a half-full queue."""
-        allowed, length = self.settings.synack_retries or 5, len(self.requests)
-        if length * 2 > max(8, self.syn_limit):
-            young = 2 * self._young()
-            while allowed > 2 and length >= young:
-                allowed -= 1
-                young *= 2
-        return allowed
-
-    def _young(self) -> int:
-        return sum(not r.timeouts for r in self.requests.values())
-
     def judge_syn(self, chain: int, now: int, ruling: Ruling, has_ts: bool) -> str:
         """Steps L5, L6, L9 for a SYN at the listener; changes *ruling*, returns what is in doubt."""
-        self._run_timers(now)
-        length = len(self.requests)
-        for gone in [c for c, born in self.given_up.items() if now - born > LONGEST_LIFE]:
-            del self.given_up[gone]
-        most = length + len(self.given_up)
-        least = sum(r.sure and now - r.born < SURE_LIFE for r in self.requests.values())
-        if rules.syn_queue_full(self.profile, length, self.syn_limit):
-            sure = self.backlog is not None and rules.syn_queue_full(self.profile, least, self.syn_limit)
+        self._settle(now)
+        self.requests.run_timers(now)
+        if self.reach.refuses(self.peer_of(chain), now):
+            ruling.verdict, ruling.rule, ruling.certain, ruling.reason = "drop", "no_route", False, NO_ANSWERS
+            return ""
+        length, limit = len(self.requests), self.requests.limit
+        if rules.syn_queue_full(self.profile, length, limit):
+            sure = self.backlog is not None and rules.syn_queue_full(self.profile, self.requests.least(now), limit)
             cookies = bool(self.settings.syncookies)
             ruling.verdict, ruling.rule = ("cookie", "syn_cookie") if cookies else ("drop", "syn_queue_full")
             ruling.certain, ruling.reason = sure, "" if sure else HALF_OPEN
@@ -168,16 +326,18 @@ class Queues:
         if ruling.verdict != "accept":
             return ""
         if rules.last_quarter(length, self.most_syns, self.settings.syncookies or 0):
-            if self._unproven(chain, has_ts):
-                ruling.verdict, ruling.rule, ruling.certain, ruling.reason = "drop", "last_quarter", False, HALF_OPEN
+            lately = self._refuses_lately and self.profile.proven != "RTT"
+            if lately or self._unproven(chain, has_ts):
+                ruling.verdict, ruling.rule, ruling.certain = "drop", "last_quarter", False
+                ruling.reason = REFUSED_LATELY if lately else HALF_OPEN
                 return ""
-            return "the SYN queue is in its last quarter, kept for proven peers"
+            return LAST_QUARTER
         if self.backlog is None and length > FEW_REQUESTS:
+            if self._refuses_lately:
+                ruling.verdict, ruling.rule, ruling.certain = "drop", "syn_queue_full", False
+                ruling.reason = REFUSED_LATELY
             return BACKLOG_UNKNOWN
-        near = rules.syn_queue_full(self.profile, most + 2, self.syn_limit) or rules.last_quarter(
-            most + 2, self.most_syns, self.settings.syncookies or 0
-        )
-        return doubt or (HALF_OPEN if near else "")
+        return doubt or (HALF_OPEN if self._crowded(self.requests.most + 2) else "")
 
     def _unproven(self, chain: int, has_ts: bool) -> bool:
         """Whether step L9 is reached and the peer is not proven (2.6.3)."""
@@ -190,15 +350,18 @@ class Queues:
 
     def judge_accept_queue(self, ruling: Ruling) -> str:
         """Step L6; changes *ruling* if the queue is likely full, returns what is in doubt."""
-        most = len(self.waiting) + (0 if self.at_server else len(self.requests))
+        most = len(self.accepts) + (0 if self.at_server else len(self.requests))
         if self.backlog is None and most <= SMALLEST_BACKLOG:
             return ""
         if self.backlog is None:
+            if self._refuses_lately:
+                ruling.verdict, ruling.rule, ruling.certain = "drop", "accept_queue_full", False
+                ruling.reason = REFUSED_LATELY
             return BACKLOG_UNKNOWN
         if not rules.accept_queue_full(most, self.backlog):
             return ""
-        likely = most - self.hidden_accepts
-        if rules.accept_queue_drops(self.profile, likely, self.assumed, self._young()):
+        likely = most - self.accepts.hidden_accepts
+        if rules.accept_queue_drops(self.profile, likely, self.assumed, self.requests.young):
             ruling.verdict, ruling.rule, ruling.certain = "drop", "accept_queue_full", False
             ruling.reason = f"{most} completed connections were not seen to be accepted by the application"
             return ""
@@ -211,10 +374,11 @@ class Listeners:
     Args:
         profile, settings, at_server: As for :class:`Queues`; one backlog is taken for all.
         chains: Who speaks on each chain: ``originator(chain)`` and ``listener(chain)``.
+        reach: What is known of the server's way back.
     """
 
-    def __init__(self, profile: Profile, settings: Settings, chains: Speakers, at_server: bool) -> None:
-        self._make = lambda: Queues(profile, settings, chains.originator, at_server)
+    def __init__(self, profile: Profile, settings: Settings, chains: Speakers, reach: Reach, at_server: bool) -> None:
+        self._make = lambda: Queues(profile, settings, chains.originator, reach, at_server)
         self._chains = chains
         self._queues: dict[object, Queues] = {}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from itertools import islice
 from typing import Any
 
@@ -14,9 +15,10 @@ from analyzer.kernel.settings import Settings
 from analyzer.replay.engine import Engine, Ev, Hypothesis, Write
 from analyzer.replay.judge import Ruling
 from analyzer.replay.queues import BACKLOG_UNKNOWN, Listeners
+from analyzer.replay.reach import reach_of
 from analyzer.replay.screen import Reasons, screen
 from analyzer.replay.vantage import SERVER, Vantage
-from analyzer.schema import ACK, PEER_STATE, SYN, VERDICT, VERDICTS
+from analyzer.schema import ACK, ANSWER_SYN_ACK, PEER_STATE, SYN, VERDICT, VERDICTS
 from analyzer.seqnum import d32
 from analyzer.spool import Spool
 from analyzer.units import NO_TIME
@@ -144,14 +146,17 @@ def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope 
     replayed = Replayed(hypothesis)
     chains = _Chains(tracked, profile, scope.vantage.at_server)
     sieve = screen(tracked, hypothesis) if not scope.front_hosts else None
+    reach = reach_of(tracked)
     engine = Engine(
         hypothesis,
         chains.peer,
-        Listeners(profile, filled, chains, scope.vantage.at_server) if sieve is None else None,
+        Listeners(profile, filled, chains, reach, scope.vantage.at_server) if sieve is None else None,
+        lambda chain, now: reach.shown(chains.originator(chain), now),
     )
     needed = None if sieve is None else sieve.needed
     reasons = Reasons(replayed.reasons)
-    rulings = _rulings(engine, events_of(tracked, needed), _front(chains, scope), scope.limit)
+    answers = _answers(tracked) if sieve is None else None
+    rulings = _rulings(engine, events_of(tracked, needed), _Reading(_front(chains, scope), scope.limit, answers))
     for syns in tracked.syns.chunks():
         if sieve is None:
             rows = [_row(ev, ruling, reasons) for ev, ruling in islice(rulings, len(syns))]
@@ -192,17 +197,44 @@ def _front(chains: _Chains, scope: Scope) -> Any:
     return np.isin(chains.resp, list(scope.front_hosts)) if scope.front_hosts else None
 
 
-def _rulings(engine: Engine, events: Iterator[Ev], front: Any, limit: int) -> Iterator[tuple[Ev, Ruling]]:
-    """The engine's ruling on each SYN among *events*, in order."""
+@dataclass(frozen=True)
+class _Reading:
+    """How events are read: chains of a load balancer's own, the most events, each SYN's SYN-ACK time."""
+
+    front: Any
+    limit: int
+    answers: Iterator[int] | None
+
+
+def _answers(tracked: Tracked) -> Iterator[int]:
+    """For each SYN when its SYN-ACK was seen, NO_TIME if it got none."""
+    for syns in tracked.syns.chunks():
+        yield from np.where(syns["answer"] == ANSWER_SYN_ACK, syns["answer_time"], NO_TIME).tolist()
+
+
+def _rulings(engine: Engine, events: Iterator[Ev], reading: _Reading) -> Iterator[tuple[Ev, Ruling]]:
+    """The engine's ruling on each SYN among *events*, in order.
+
+    A SYN-ACK is told to the engine after its own SYN was judged, and before any packet that came later than it.
+    """
+    front, limit, answers = reading.front, reading.limit, reading.answers
+    told: list[tuple[int, int, int]] = []
     for count, ev in enumerate(events):
         if limit and count >= limit:
             return
+        while told and told[0][0] < ev.time:
+            _, chain, born = heappop(told)
+            engine.answered(chain, born)
         if front is not None and front[ev.chain]:
             if ev.flags & (SYN | ACK) == SYN and not ev.resp and ev.kind == 0:
+                if answers is not None:
+                    next(answers)
                 yield ev, UNJUDGED
             continue
         ruling = engine.feed(ev)
         if ruling is not None:
+            if answers is not None and (seen := next(answers, NO_TIME)) != NO_TIME:
+                heappush(told, (seen, ev.chain, ev.time))
             yield ev, ruling
 
 

@@ -17,6 +17,7 @@ from analyzer.kernel import rules
 from analyzer.replay.engine import Hypothesis
 from analyzer.replay.judge import LEAD_IN, REQUEST_LIFE, lead_in_text
 from analyzer.replay.queues import BACKLOG_UNKNOWN, FEW_REQUESTS, SMALLEST_BACKLOG
+from analyzer.replay.reach import UNREACHED, Reach, reach_of
 from analyzer.schema import CERTAINTIES, OPT_CLIPPED, OPT_TS, SEEN_ESTABLISHED, VERDICT, VERDICTS
 from analyzer.spool import Spool
 from analyzer.units import MS, NO_TIME, NS
@@ -102,11 +103,13 @@ class Screen:
         hypothesis: What is assumed about the server.
         needed: bool (chains,), True where the engine decides.
         fill: The queues' bounds.
+        reach: Which networks the server is known to answer.
     """
 
     hypothesis: Hypothesis
     needed: np.ndarray[Any, np.dtype[np.bool_]]
     fill: Fill
+    reach: Reach
 
     def verdicts(self, syns: Records, reasons: "Reasons") -> Records:
         """VERDICT rows for *syns*, right for every SYN whose chain is not needed."""
@@ -120,6 +123,7 @@ class Screen:
             self._doubt(out, self.unsure_queues(syns["time"]), reasons.number(BACKLOG_UNKNOWN))
         clipped = ((syns["opts"] & OPT_CLIPPED) > 0) & ((syns["opts"] & OPT_TS) == 0)
         self._doubt(out, clipped, reasons.number(CLIPPED))
+        self._doubt(out, self.reach.ready[syns["orig"]] >= syns["time"], reasons.number(UNREACHED))
         if not self.hypothesis.known_empty:
             missing = -((syns["time"] - self.hypothesis.start - LEAD_IN) // NS)
             early = missing > 0
@@ -213,4 +217,4 @@ def screen(tracked: Tracked, hypothesis: Hypothesis) -> Screen | None:
     quarter = rules.last_quarter(most_open, settings.max_syn_backlog or 0, settings.syncookies or 0)
     if near or quarter:
         return None
-    return Screen(hypothesis, contested_chains(tracked), fill)
+    return Screen(hypothesis, contested_chains(tracked), fill, reach_of(tracked))
