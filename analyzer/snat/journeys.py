@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analyzer.schema import FLOW_KINDS, LEGS, NOT_THERE, PATH, SNAT_FLOW
-from analyzer.snat.evidence import Array, Points, group_ids
+from analyzer.schema import ANSWER_NONE, ANSWER_SYN_ACK, FLOW_KINDS, LEGS, NOT_THERE, PATH, SNAT_FLOW
+from analyzer.snat.evidence import LATE, Array, Points, group_ids
 from analyzer.snat.model import Records, Seen
-from analyzer.snat.pairing import BACK, FRONT, OTHER, SERVER, Links
+from analyzer.snat.pairing import BACK, FRONT, ON_THE_WAY, OTHER, SERVER, Links
 from analyzer.units import NO_TIME
 
 LEG_OF_ROLE = {FRONT: "client_leg", BACK: "lb_server_leg", SERVER: "server", OTHER: "other"}
@@ -130,10 +130,10 @@ def flow_table(points: Points, seen: Sequence[Seen], pairs: Pairs) -> Records:
         (("client", "vip"), pairs.client, "client"),
         (("snat", "server"), inner, "server"),
     ):
-        for name, end in zip(names, ("orig", "resp"), strict=True):
-            host = hosts[rows[end][points_of]]
+        for name, which in zip(names, ("orig", "resp"), strict=True):
+            host = hosts[rows[which][points_of]]
             table[f"{name}_hi"], table[f"{name}_lo"] = host["hi"], host["lo"]
-            table[f"{name}_p"] = rows[f"{end}_p"][points_of]
+            table[f"{name}_p"] = rows[f"{which}_p"][points_of]
             table[f"{side}_v6"] = host["v6"]
     table["lb"] = rows["vantage"][pairs.client]
     table["server"] = np.where(pairs.server >= 0, rows["vantage"][pairs.server], -1)
@@ -164,10 +164,38 @@ def _span(rows: Records, spans: list[Array], leg: Array) -> tuple[Array, Array]:
     return result[:, 0], result[:, 1]
 
 
+def _own_answers(rows: Records, links: Links, front: Array, server: Array) -> tuple[Array, Array]:
+    """Answer and its time of each row, with late ones put where they belong.
+
+    A server repeats a lost SYN-ACK at about the time the client repeats its SYN, and the two may cross at
+    the load balancer.  Such an answer is not the first SYN's, whose own was lost; it is the repeated one's.
+    """
+    answers, times = rows["answer"].copy(), rows["answer_time"].copy()
+    back = np.flatnonzero((links.role == BACK) & (links.copy_of == np.arange(len(rows))))
+    back = back[np.lexsort((rows["time"][back], rows["conn"][back], rows["vantage"][back]))]
+    if len(back) < 2:
+        return answers, times
+    one, following = back[:-1], back[1:]
+    same = (rows["conn"][one] == rows["conn"][following]) & (rows["vantage"][one] == rows["vantage"][following])
+    at_server = server[one]
+    same &= (at_server >= 0) & (answers[one] == ANSWER_SYN_ACK) & (answers[at_server] == ANSWER_SYN_ACK)
+    waited = (times[one] - rows["time"][one]) - (times[at_server] - rows["time"][at_server])
+    late = same & (waited > ON_THE_WAY) & (rows["time"][following] <= times[one] + LATE)
+    for leg in (np.arange(len(rows)), front):
+        gives, takes = leg[one[late]], leg[following[late]]
+        both = (gives >= 0) & (takes >= 0)
+        gives, takes = gives[both], takes[both]
+        empty = (answers[takes] == ANSWER_NONE) & (answers[gives] == ANSWER_SYN_ACK)
+        answers[takes[empty]], times[takes[empty]] = ANSWER_SYN_ACK, times[gives[empty]]
+        answers[gives], times[gives] = ANSWER_NONE, NO_TIME
+    return answers, times
+
+
 def path_tables(points: Points, seen: Sequence[Seen], links: Links, flow: Array) -> dict[str, Records]:
     """PATH records of every capture, row for row beside its SYN rows."""
     rows = points.rows
     front, back, server = _legs_of(links)
+    answers, answer_times = _own_answers(rows, links, front, server)
     table = np.zeros(len(rows), PATH.dtype)
     for leg, place, answer in (
         (front, "lb_client", "client"),
@@ -178,8 +206,8 @@ def path_tables(points: Points, seen: Sequence[Seen], links: Links, flow: Array)
         at = np.maximum(leg, 0)
         answered = "time_answered" if answer == "server" else f"time_answer_{answer}"
         table[f"time_{place}"] = np.where(there, rows["time"][at], NO_TIME)
-        table[answered] = np.where(there, rows["answer_time"][at], NO_TIME)
-        table[f"answer_{answer}"] = np.where(there, rows["answer"][at], NOT_THERE)
+        table[answered] = np.where(there, answer_times[at], NO_TIME)
+        table[f"answer_{answer}"] = np.where(there, answers[at], NOT_THERE)
     root = np.where(front >= 0, front, np.where(back >= 0, back, np.where(server >= 0, server, links.copy_of)))
     table["journey"] = root
     table["flow"] = flow

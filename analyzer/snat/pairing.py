@@ -19,8 +19,10 @@ NONE, TIMING, PAYLOAD, STRONG, EXACT, IN_BAND = range(len(PROOFS))
 
 HELD = 30 * NS
 """A load balancer forwards a SYN within this time or never."""
-NEAR = 20 * MS
-"""With the offset of both clocks known, the same packet is seen at both ends within this time."""
+ON_THE_WAY = 500 * MS
+"""With the offset of both clocks known, a packet is at the server within this time or lost."""
+ROUGH = 50 * MS
+"""Differences of two clocks that agree this well speak of the same offset."""
 
 SAME_PACKET = ("isn", "has_ts", "tsval", "ipid")
 SAME_STAMP = ("isn", "has_ts", "tsval")
@@ -205,10 +207,9 @@ class Offset:
         self.values = np.zeros(0, np.int64)
 
     def learn(self, earlier: Array, later: Array) -> None:
-        """Add pairs of times, ns."""
-        times = np.concatenate((self.times, later))
-        order = np.argsort(times, kind="stable")
-        self.times, self.values = times[order], np.concatenate((self.values, later - earlier))[order]
+        """Take these pairs of times, ns, in place of what was known."""
+        order = np.argsort(later, kind="stable")
+        self.times, self.values = later[order], (later - earlier)[order]
 
     def back(self, times: Array) -> Array:
         """Server times on the LB's clock."""
@@ -236,7 +237,8 @@ def _across(
     sure = alone[far]
     a, b = place[far[sure]], later[sure]
     links.join(a, b, _proof(rows, a, b))
-    offset.learn(rows["time"][a], rows["time"][b])
+    if len(a) > len(offset.times):
+        offset.learn(rows["time"][a], rows["time"][b])
     _with_offset(rows, links, earlier[~alone[here]], later[~sure], columns, offset)
 
 
@@ -248,15 +250,18 @@ def _free(links: Links, earlier: Array, later: Array) -> Array:
 def _with_offset(
     rows: Records, links: Links, earlier: Array, later: Array, columns: tuple[str, ...], offset: Offset
 ) -> None:
-    if not len(earlier) or not len(later) or not len(offset.times):
-        return
-    both = np.concatenate((earlier, later))
-    keys = group_ids(*(rows[name][both] for name in columns))
-    times = np.concatenate((rows["time"][earlier], offset.back(rows["time"][later])))
-    a, b = latest_before(keys, times, np.arange(len(both)) < len(earlier), LATE)
-    good = np.abs(times[b] - times[a]) <= NEAR
-    a, b = both[a[good]], both[b[good]]
-    links.join(a, b, _proof(rows, a, b))
+    """Pair what keys alone do not tell apart in the order of time; the second round allows for jitter."""
+    for late in (LATE, 20 * LATE):
+        earlier, later = _free(links, earlier, later), links.open(later)
+        if not len(earlier) or not len(later) or not len(offset.times):
+            return
+        both = np.concatenate((earlier, later))
+        keys = group_ids(*(rows[name][both] for name in columns))
+        times = np.concatenate((rows["time"][earlier], offset.back(rows["time"][later])))
+        a, b = latest_before(keys, times, np.arange(len(both)) < len(earlier), late)
+        good = np.abs(times[b] - times[a]) <= ON_THE_WAY
+        a, b = both[a[good]], both[b[good]]
+        links.join(a, b, _proof(rows, a, b))
 
 
 def _rewritten(rows: Records, links: Links, earlier: Array, later: Array, offset: Offset) -> None:
@@ -268,26 +273,29 @@ def _rewritten(rows: Records, links: Links, earlier: Array, later: Array, offset
 
 
 def _common_offset(rows: Records, earlier: Array, later: Array, offset: Offset) -> None:
-    """The difference of times that most pairs on the same four numbers agree in."""
+    """The difference of times that most pairs on the same four numbers agree in, followed as it drifts."""
     if not len(earlier) or not len(later):
         return
     order = earlier[np.argsort(rows["four"][earlier], kind="stable")]
     fours = rows["four"][order]
     low, high = np.searchsorted(fours, rows["four"][later]), np.searchsorted(fours, rows["four"][later], "right")
     many = np.minimum(high - low, 64)
-    a = order[np.repeat(low, many) + _ramp(many)]
-    b = np.repeat(later, many)
-    differences = rows["time"][b] - rows["time"][a]
-    ordered = np.sort(differences)
+    here = rows["time"][order[np.repeat(low, many) + _ramp(many)]]
+    there = rows["time"][np.repeat(later, many)]
+    ordered = np.sort(there - here)
     if not len(ordered):
         return
-    reach = np.searchsorted(ordered, ordered + 50 * MS) - np.arange(len(ordered))
-    start = ordered[np.argmax(reach)]
-    close = (differences >= start) & (differences <= start + 50 * MS)
-    if close.sum() * 2 >= min(len(earlier), len(later)) or close.sum() >= 8:
-        middle = int(np.median(differences[close]))
-        near = np.abs(differences - middle) <= 50 * MS
-        offset.learn(rows["time"][a[near]], rows["time"][b[near]])
+    reach = np.searchsorted(ordered, ordered + ROUGH, "right") - np.arange(len(ordered))
+    middle = ordered[np.argmax(reach) + reach.max() // 2]
+    near = np.abs(there - here - middle) <= ROUGH
+    if near.sum() * 2 < min(len(earlier), len(later)) and near.sum() < 8:
+        return
+    for _ in range(8):
+        offset.learn(here[near], there[near])
+        wider = np.abs(offset.back(there) - here) <= 4 * ROUGH
+        if wider.sum() <= near.sum():
+            return
+        near = wider
 
 
 def _ramp(counts: Array) -> Array:
