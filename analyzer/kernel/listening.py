@@ -126,19 +126,8 @@ def _send_cookie(server: "Server", key: Key, seg: Segment, out: Decision) -> Non
     stamp = None if tsval is None else server.machine.stamp(seg.time, key) & ~0x3F | 0x17
     server.cookies_until = seg.time + 2 * COOKIE_WINDOW_NS
     options = (1460, server.machine.wscale if tsval is not None else None, tsval is not None)
-    out.replies.append(
-        Reply(
-            key,
-            SYN | ACK,
-            start,
-            add32(seg.seq, 1),
-            stamp,
-            tsval or 0,
-            window=RECEIVE_WINDOW,
-            start=start,
-            options=options,
-        )  # fmt: skip
-    )
+    reply = Reply(key, SYN | ACK, start, add32(seg.seq, 1), stamp, tsval or 0, window=RECEIVE_WINDOW, start=start)
+    out.replies.append(reply._replace(options=options))
     out.verdict, out.rule = "cookie", "syn_cookie"
     out.counters.append("SyncookiesSent")
     if server.profile.cookie_counted:

@@ -32,10 +32,12 @@ from analyzer.kernel.events import (
 from analyzer.kernel.profiles import Profile
 from analyzer.kernel.settings import Settings
 from analyzer.kernel.sockets import RECEIVE_WINDOW, Connection, Listener, Request, State, TimeWait
-from analyzer.kernel.timers import bucket_due
+from analyzer.kernel.timers import BucketClock
 from analyzer.seqnum import add32
 
 NS = 1_000_000_000
+SHORT_LIFE_NS = 4 * NS
+"""Buckets armed for no longer count as TWKilled, the others as TW."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Server:
         self.measured: set[object] = set()
         self.counters: Counter[str] = Counter()
         self.buckets = 0
+        self.bucket_clock = BucketClock(profile, self.machine.hz)
         self.cookies_until = 0
         self._timers: list[tuple[int, int, Key]] = []
         self._armed = 0
@@ -212,11 +215,12 @@ class Server:
         self._armed += 1
         heapq.heappush(self._timers, (due, self._armed, key))
 
-    def forget(self, key: Key) -> None:
-        """Take away what stands on *key*."""
+    def forget(self, key: Key, fired: int | None = None) -> None:
+        """Take away what stands on *key*; *fired*: when its timer did."""
         held = self.table.pop(key, None)
         if isinstance(held, TimeWait):
             self.buckets -= 1
+            self.bucket_clock.ended(held.life, fired)
         elif isinstance(held, Request):
             listener = self.listeners[key[1]]
             listener.requests -= 1
@@ -245,8 +249,10 @@ class Server:
 
     def arm_bucket(self, bucket: TimeWait, now: int, life: int) -> None:
         """Start a bucket's timer anew."""
-        bucket.due = bucket_due(self.profile, self.machine.hz, now, life)
-        bucket.short = life <= 4 * NS
+        if bucket.life:
+            self.bucket_clock.ended(bucket.life, None)
+        bucket.due = self.bucket_clock.arm(now, life)
+        bucket.life = life
         self.arm(bucket.key, bucket.due)
 
     def leave(self, conn: Connection) -> None:
@@ -269,8 +275,8 @@ class Server:
             key = heapq.heappop(self._timers)[2]
             held = self.table[key]
             if isinstance(held, TimeWait):
-                out.counters.append("TWKilled" if held.short else "TW")
-                self.forget(key)
+                out.counters.append("TWKilled" if held.life <= SHORT_LIFE_NS else "TW")
+                self.forget(key, due)
             elif isinstance(held, Request):
                 listening.request_timer(self, held, due, out)
             else:

@@ -94,7 +94,7 @@ class TimeWait:
     life_if_recycled: int
     recycled: bool
     due: int = 0
-    short: bool = False
+    life: int = 0
     last_oow: int | None = None
 
     def bucket(self) -> Bucket:
