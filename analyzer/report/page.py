@@ -1,5 +1,7 @@
-"""``report.html``: one file, no network, everything escaped."""
+"""``report.html``: one file, no network, everything escaped, no script but its own."""
 
+import base64
+import hashlib
 import json
 import re
 from typing import Any
@@ -7,16 +9,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from analyzer.connections.names import host_texts
 from analyzer.diagnosis.model import Analysis
-from analyzer.kernel.rules import RULE_NAMES
+from analyzer.report import rows, verdict
 from analyzer.report.figures import Drawn
-from analyzer.report.words import CAUSE_TITLES, clock, date, duration
-from analyzer.schema import ANSWERS, CAUSES, CERTAINTIES, OPT_TS, VERDICTS
-from analyzer.units import NS
+from analyzer.report.findings import longest
+from analyzer.report.words import CAUSE_TITLES, clock, count, date, duration, span
 
-MOST_ROWS = 10_000
-"""Rows of the page's own table; the tables beside it hold all."""
+FRAMES_IN_FILTER = 50
 
 
 def render(analysis: Analysis, drawn: list[Drawn], svgs: dict[str, str]) -> str:
@@ -27,6 +26,29 @@ def render(analysis: Analysis, drawn: list[Drawn], svgs: dict[str, str]) -> str:
         drawn: The figures.
         svgs: Their SVG by name.
     """
+    environment = _environment()
+    script = environment.get_template("report.js.j2").render()
+    figures: dict[str, list[dict[str, Any]]] = {}
+    for one in drawn:
+        picture = {"name": one.name, "title": one.title, "alt": one.alt, "svg": inline(one.name, svgs[one.name])}
+        figures.setdefault(one.section, []).append(picture)
+    diagnosis = analysis.diagnosis
+    return environment.get_template("report.html.j2").render(
+        analysis=analysis,
+        diagnosis=diagnosis,
+        summary=diagnosis.summary,
+        findings=diagnosis.findings,
+        story=next((f.story for f in diagnosis.findings if f.story is not None), None),
+        figures=figures,
+        offsets=[(o, longest(o)) for o in analysis.joined.offsets if o.segments],
+        tables=_tables(analysis),
+        style=Markup(environment.get_template("report.css.j2").render()),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("analyzer.report"),
         autoescape=True,
@@ -34,69 +56,60 @@ def render(analysis: Analysis, drawn: list[Drawn], svgs: dict[str, str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(clock=clock, date=date, duration=duration, seconds=lambda ns: ns / NS)
-    rows, total = _rows(analysis)
-    return environment.get_template("report.html.j2").render(
-        analysis=analysis,
-        diagnosis=analysis.diagnosis,
-        titles=CAUSE_TITLES,
-        figures=[(d.name, d.alt, inline(d.name, svgs[d.name])) for d in drawn],
-        rows_json=_embedded(rows),
-        shown=len(rows),
-        total=total,
+    environment.filters.update(
+        clock=clock, date=date, duration=duration, span=span, count=count, title=lambda cause: CAUSE_TITLES[cause]
     )
+    environment.globals.update(
+        headline=verdict.headline,
+        losses=verdict.losses,
+        health=verdict.health,
+        comparison=verdict.comparison,
+        doubt=verdict.doubt,
+        who=verdict.who,
+        change=verdict.change,
+        certainty_means=verdict.CERTAINTY_MEANS,
+        frames_of=frames_of,
+        embedded=embedded,
+    )
+    return environment
+
+
+def _tables(analysis: Analysis) -> dict[str, rows.Table]:
+    """Tables by name, those that have rows."""
+    if not analysis.diagnosis.findings and analysis.healthy:
+        return {}
+    made = {
+        "syns": rows.syn_table(analysis),
+        "clients": rows.client_table(analysis),
+        "flows": rows.flow_table(analysis),
+        "memory": rows.memory_table(analysis),
+        "clocks": rows.clock_table(analysis),
+    }
+    return {
+        name: {**table, "shown": len(table["columns"][0]["values"])}
+        for name, table in made.items()
+        if table["total"] and table["columns"]
+    }
 
 
 def inline(name: str, svg: str) -> Markup:
     """An SVG element for the page; its ids begin with the figure's name, so that no two figures share one."""
     text = svg[svg.index("<svg") :]
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r">\s+<", "><", text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(xlink:href|href)="#', rf'\1="#{name}-', text)
-    return Markup(text.replace("url(#", f"url(#{name}-"))
+    text = text.replace("url(#", f"url(#{name}-")
+    return Markup(text.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1))
 
 
-def _embedded(rows: list[list[Any]]) -> Markup:
+def embedded(value: Any) -> Markup:
     """JSON that cannot leave its script element."""
-    text = (
-        json.dumps(rows, separators=(",", ":")).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-    )
-    return Markup(text)
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _rows(analysis: Analysis) -> tuple[list[list[Any]], int]:
-    """Rows of the SYN table, failed ones first, and how many SYNs there are."""
-    vantage = analysis.main
-    assert vantage.replayed is not None
-    names = host_texts(vantage.tracked.hosts)
-    start = vantage.tracked.first_time
-    failed: list[list[Any]] = []
-    others: list[list[Any]] = []
-    chunks = zip(
-        vantage.tracked.syns.chunks(), vantage.replayed.verdicts.chunks(), vantage.causes.chunks(), strict=True
-    )
-    for syns, verdicts, causes in chunks:
-        for syn, verdict, cause in zip(syns, verdicts, causes, strict=True):
-            into = failed if cause["cause"] else others
-            if len(into) >= MOST_ROWS:
-                if len(failed) >= MOST_ROWS:
-                    break
-                continue
-            compared = bool(verdict["compared"])
-            into.append(
-                [
-                    int(syn["frame"]),
-                    round((int(syn["time"]) - start) / NS, 6),
-                    f"{names[syn['orig']]}:{syn['orig_p']}",
-                    f"{names[syn['resp']]}:{syn['resp_p']}",
-                    int(syn["tsval"]) if syn["opts"] & OPT_TS else None,
-                    int(syn["attempt"]),
-                    ANSWERS[int(syn["answer"])],
-                    VERDICTS[int(verdict["verdict"])],
-                    CERTAINTIES[int(verdict["certainty"])],
-                    RULE_NAMES[int(verdict["rule"])],
-                    int(verdict["tsval_delta"]) if compared and syn["opts"] & OPT_TS else None,
-                    round(int(verdict["stamp_age"]) / NS, 3) if compared else None,
-                    CAUSES[int(cause["cause"])],
-                ]
-            )
-    return (failed + others)[:MOST_ROWS], len(vantage.tracked.syns)
+def frames_of(frames: list[int]) -> str:
+    """A Wireshark display filter for frames."""
+    return f"frame.number in {{{', '.join(map(str, frames[:FRAMES_IN_FILTER]))}}}"

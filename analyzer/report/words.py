@@ -37,6 +37,11 @@ def span(seconds: float) -> str:
     return f"{seconds / 60:.1f} min"
 
 
+def count(number: int, noun: str) -> str:
+    """``1 SYN``, ``1,234 SYNs``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 CAUSE_TITLES = {
     "answered": "answered",
     "peer_timestamp": "dropped by the per-host timestamp check",

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from analyzer.report.figures.data import View
-from analyzer.report.figures.style import INK, WINDOW, Picture, counted, dress, legend_below, marks, new_figure
+from analyzer.report.figures.style import INK, WINDOW, Picture, dress, legend_below, marks, new_figure
+from analyzer.report.words import count
 from analyzer.schema import CAUSES
 from analyzer.units import NS
 
@@ -60,7 +61,7 @@ def _plot(rule: _Rule, delta: Any, age: Any, lost: Any) -> Picture:
     axes.set_xscale("symlog", linthresh=10)
     axes.set_xlim(-3e9, 3e9)
     axes.set_ylim(0, min(max(75.0, float(age.max()) * 1.05), 300.0))
-    words = f"the rule rejects: {counted(rule.least, 'tick')} behind or more, for 60 s"
+    words = f"the rule rejects: {count(rule.least, 'tick')} behind or more, for 60 s"
     axes.fill_between([-3e9, -rule.least], 0, 60, color=WINDOW, alpha=0.28, linewidth=0, label=words)
     axes.axvline(0.5 - rule.least, color=INK, linestyle="--", linewidth=1)
     axes.axhline(60, color=INK, linestyle=":", linewidth=1)
@@ -78,7 +79,7 @@ def _plot(rule: _Rule, delta: Any, age: Any, lost: Any) -> Picture:
 
 
 def _title(what: str, lost: int, inside: int, rest: int) -> str:
-    who = f"{counted(lost, 'SYN')} {'were' if lost != 1 else 'was'} {what}"
+    who = f"{count(lost, 'SYN')} {'were' if lost != 1 else 'was'} {what}"
     where = "all of them" if inside == lost else f"{inside:,} of them"
-    other = "no other SYN lay there" if not rest else f"{counted(rest, 'other SYN')} lay there too"
+    other = "no other SYN lay there" if not rest else f"{count(rest, 'other SYN')} lay there too"
     return f"{who}, {where} inside the rule's region; {other}"

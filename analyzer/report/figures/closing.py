@@ -11,12 +11,11 @@ from analyzer.report.figures.style import (
     REJECTED,
     WINDOW,
     Picture,
-    counted,
     dress,
     legend_below,
     new_figure,
 )
-from analyzer.report.words import span
+from analyzer.report.words import count, span
 from analyzer.schema import CAUSES
 from analyzer.units import NO_TIME, NS
 
@@ -122,7 +121,7 @@ def _plot(cases: list[tuple[str, float, dict[str, float]]], delays: list[float])
     axes.scatter([c[1] for c in cases], rows, marker="x", s=34, color=REJECTED, label="SYN that failed", zorder=4)
     early = sum(1 for d in delays if d < 60)
     title = (
-        f"{early:,} of {counted(len(delays), 'failed first SYN')} came within 60 s of the close "
+        f"{early:,} of {count(len(delays), 'failed first SYN')} came within 60 s of the close "
         f"({span(min(delays))} to {span(max(delays))} after its first FIN)"
     )
     dress(axes, title, "time since the first FIN of the close (log scale)", "")

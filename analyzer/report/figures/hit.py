@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from analyzer.report.figures.data import View
-from analyzer.report.figures.style import Picture, counted, new_figure
+from analyzer.report.figures.style import Picture, new_figure
+from analyzer.report.words import count
 
 NAME = "who-is-hit"
 SECTION = "who"
@@ -87,6 +88,6 @@ def _title(clients: Any) -> str:
     worst = max(failed, key=lambda c: (failed[c], c))
     hit = sum(1 for n in failed.values() if n)
     return (
-        f"{hit:,} of {counted(len(seen), 'client')} {'is' if hit == 1 else 'are'} hit; "
-        f"worst {worst}: {failed[worst]:,} of {counted(seen[worst], 'SYN')} failed"
+        f"{hit:,} of {count(len(seen), 'client')} {'is' if hit == 1 else 'are'} hit; "
+        f"worst {worst}: {failed[worst]:,} of {count(seen[worst], 'SYN')} failed"
     )

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from analyzer.report.figures.data import View
-from analyzer.report.figures.style import Picture, counted, dress, legend_below, marks, new_figure
+from analyzer.report.figures.style import Picture, dress, legend_below, marks, new_figure
+from analyzer.report.words import count
 
 NAME = "retries"
 SECTION = "timeline"
@@ -47,7 +48,7 @@ def _plot(tries: Any, delay: Any, lost: Any) -> Picture:
     medians = [float(np.median(delay[tries == n])) for n in np.unique(tries).tolist()]
     when = ", ".join(_seconds(m) for m in medians[:MOST_NAMED]) + (" …" if len(medians) > MOST_NAMED else "")
     saved = int(np.count_nonzero(~lost))
-    title = f"SYNs were repeated after {when} (medians); {saved:,} of {counted(len(tries), 'repeat')} got through"
+    title = f"SYNs were repeated after {when} (medians); {saved:,} of {count(len(tries), 'repeat')} got through"
     dress(axes, title, "time since the first SYN of the attempt (s, log scale)", "number of the try")
     axes.set_yticks(range(2, int(tries.max()) + 1))
     axes.set_ylim(int(tries.max()) + 0.6, 1.4)

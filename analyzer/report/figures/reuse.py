@@ -10,12 +10,12 @@ from analyzer.report.figures.style import (
     REJECTED,
     WINDOW,
     Picture,
-    counted,
     dress,
     legend_below,
     new_figure,
     whole_numbers,
 )
+from analyzer.report.words import count
 from analyzer.schema import CAUSES, SEEN_SYN, SEEN_SYN_ACK
 from analyzer.units import NO_TIME, NS
 
@@ -74,7 +74,7 @@ def _plot(gaps: Any, lost: Any) -> Picture:
         base += height
     early = gaps < HOLD_SECONDS
     title = (
-        f"{int(early.sum()):,} of {counted(len(gaps), 'reuse')} of the same four numbers came within 60 s; "
+        f"{int(early.sum()):,} of {count(len(gaps), 'reuse')} of the same four numbers came within 60 s; "
         f"{int((lost & early).sum()):,} of them got no SYN-ACK, and {int((lost & ~early).sum()):,} of the others"
     )
     dress(axes, title, "time between the last packet before and the new SYN (log scale)", "connections")

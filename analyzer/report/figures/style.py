@@ -79,11 +79,6 @@ def others(axes: Any, x: Any, y: Any, label: str) -> None:
     axes.scatter(x, y, label=label, rasterized=len(x) > RASTER_ABOVE, **looks)
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 SYN``, ``1,234 SYNs``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def save(drawn: "Drawn", folder: Path) -> str:
     """Write ``NAME.png`` and ``NAME.svg``; the same data give the same bytes.
 

@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from analyzer.report.figures.data import Points, Records, View
-from analyzer.report.figures.style import CLOCK, MEMORY, WINDOW, Picture, counted, dress, marks, new_figure, others
+from analyzer.report.figures.style import CLOCK, MEMORY, WINDOW, Picture, dress, marks, new_figure, others
+from analyzer.report.words import count
 from analyzer.schema import CAUSES
 
 NAME = "tsval-time"
@@ -50,7 +51,7 @@ def draw(view: View) -> Picture | None:
         _panel(axes, view, data.where(mine), lost[mine])
     hit = len(np.unique(data.source[lost]))
     where = "from 1 address" if hit == 1 else f"from {hit} addresses"
-    return Picture(figure, f"{counted(int(lost.sum()), 'SYN')} {where} lay behind a timestamp that the server kept")
+    return Picture(figure, f"{count(int(lost.sum()), 'SYN')} {where} lay behind a timestamp that the server kept")
 
 
 def _worst(data: Points, lost: Any) -> list[tuple[int, int]]:
@@ -86,7 +87,7 @@ def _panel(axes: Axes, view: View, mine: Points, lost: Any) -> None:
     marks(axes, mine.seconds[lost], values[lost], True, "SYN rejected for its timestamp")
     address = mine.sources[int(mine.source[0])]
     captures = f" in {view.analysis.vantages[int(mine.vantage[0])].name}" if len(view.judged) > 1 else ""
-    title = f"{address}{captures}: {int(lost.sum()):,} of {counted(len(lost), 'SYN')} lay behind the kept timestamp"
+    title = f"{address}{captures}: {int(lost.sum()):,} of {count(len(lost), 'SYN')} lay behind the kept timestamp"
     dress(axes, title, "time since the capture began (s)", scale.label)
     axes.set_ylim(bottom, top)
     axes.set_xlim(-0.02 * span, 1.02 * span)

@@ -1,0 +1,101 @@
+"""The verdict in sentences: one source for terminal, page and Markdown."""
+
+import numpy as np
+
+from analyzer.diagnosis.model import Analysis, BlastRadius, Finding, Story, WhatIf
+from analyzer.report.words import clock, span
+from analyzer.schema import SEEN_ESTABLISHED, SEEN_SYN, SEEN_SYN_ACK
+from analyzer.units import NO_TIME
+
+CERTAINTY_MEANS = {
+    "certain": "every state that the packets allow gives this verdict, under the kernel and settings named below",
+    "likely": "the best explanation; the packets leave room for another",
+    "possible": "one explanation among several; see what limits it",
+}
+
+
+def headline(analysis: Analysis) -> str:
+    """The verdict in one line."""
+    summary = analysis.diagnosis.summary
+    if not summary.syns:
+        return "No SYN in this capture: nothing to judge"
+    if analysis.diagnosis.findings:
+        return f"{summary.unanswered:,} of {summary.syns:,} SYNs got no SYN-ACK"
+    if not analysis.healthy:
+        return f"In {analysis.main.name} all {summary.syns:,} SYNs were answered"
+    if summary.syns == 1:
+        return "Nothing is wrong: the only SYN was answered"
+    return f"Nothing is wrong: all {summary.syns:,} SYNs were answered"
+
+
+def losses(analysis: Analysis) -> str:
+    """What the losses came to."""
+    summary = analysis.diagnosis.summary
+    attempts = f"{summary.failed_attempts:,} of {summary.attempts:,} attempts failed for good"
+    return f"{headline(analysis)}; {attempts}."
+
+
+def health(analysis: Analysis) -> list[str]:
+    """How sure it is that nothing is wrong: sentences, the strongest first."""
+    summary = analysis.diagnosis.summary
+    if not summary.syns:
+        return ["Capture from before the connections open: only then can a lost SYN be seen."]
+    answered = completed = 0
+    for rows in analysis.main.tracked.connections.chunks():
+        opened = (rows["seen"] & (SEEN_SYN | SEEN_SYN_ACK)) == SEEN_SYN | SEEN_SYN_ACK
+        answered += int(np.count_nonzero(opened))
+        completed += int(np.count_nonzero(opened & ((rows["seen"] & SEEN_ESTABLISHED) > 0)))
+    again = summary.retransmitted_syns
+    said = [
+        f"{completed:,} of {answered:,} answered handshakes were completed by the originator's ACK.",
+        "No SYN had to be repeated." if not again else f"{again:,} SYNs were repeats of an earlier one.",
+    ]
+    where = " and ".join(v.name for v in analysis.vantages)
+    said.append(
+        f"Sure for what {where} saw in this span of time; losses elsewhere on the path cannot be seen from here."
+    )
+    return said
+
+
+def comparison(story: Story) -> str:
+    """The numbers that decided the worked example; empty where nothing was compared."""
+    if story.delta is None or story.age is None or story.tsval is None or story.peer_tsval is None:
+        return ""
+    way = "behind" if story.delta < 0 else "ahead of"
+    numbers = f"TSval {story.tsval} is {abs(story.delta):,} ticks {way} {story.peer_tsval}"
+    return f"{numbers}, kept for {span(story.age)} (rule {story.rule})."
+
+
+def doubt(finding: Finding) -> str:
+    """What speaks against a finding; empty if nothing does."""
+    count = finding.wrongly_predicts
+    if not count:
+        return ""
+    plural = "SYNs that were" if count != 1 else "SYN that was"
+    return f"The same explanation would have hit {count:,} {plural} answered."
+
+
+def who(blast: BlastRadius) -> str:
+    """Who is hit, since when, in one or two sentences."""
+    failed: dict[str, int] = {}
+    for client, _, _, lost in blast.clients:
+        failed[client] = failed.get(client, 0) + lost
+    hit = sum(1 for lost in failed.values() if lost)
+    text = f"{hit:,} of {len(failed):,} clients are hit"
+    if blast.began != NO_TIME:
+        text += f", the first at {clock(blast.began)} UTC"
+    text += "."
+    if blast.reuse:
+        text += (
+            f" The same four numbers were used again {len(blast.reuse):,} times, "
+            f"{blast.reuse_under_60:,} of them within 60 s."
+        )
+    return text
+
+
+def change(case: WhatIf) -> str:
+    """What a change would have done, in one sentence."""
+    before, after = sum(case.before.values()), sum(case.after.values())
+    if after == before:
+        return f"{case.change}: as many SYNs lost as before ({before:,})."
+    return f"{case.change}: {after:,} SYNs lost instead of {before:,}."
