@@ -10,6 +10,7 @@ from analyzer.snat.model import Joined
 from analyzer.spool import Spool
 
 if TYPE_CHECKING:
+    from analyzer.anonymize import Anonymizer
     from analyzer.connections import Tracked
     from analyzer.errors import Problem
     from analyzer.replay.run import Replayed
@@ -78,6 +79,7 @@ class Finding:
         refutation: What would prove it wrong.
         story: Worked example.
         wrongly_predicts: SYNs that the same explanation would have hit, and that got their SYN-ACK.
+        filters: Display filter per capture; ``display_filter`` is the first of them.
     """
 
     cause: str
@@ -91,6 +93,7 @@ class Finding:
     refutation: str
     story: Story | None = None
     wrongly_predicts: int = 0
+    filters: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -255,6 +258,7 @@ class Analysis:
     problems: list[Problem]
     version: str
     joined: Joined = field(default_factory=Joined)
+    anonymizer: Anonymizer | None = None
 
     @property
     def main(self) -> Vantage:
