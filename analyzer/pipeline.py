@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from analyzer.anonymize import Anonymizer
 from analyzer.capture import open_capture
 from analyzer.connections import Tracked, track
 from analyzer.diagnosis.counters import reconcile_all
@@ -38,6 +39,7 @@ class AnalyzeOptions:
         backlog: The listener's backlog (Send-Q of ``ss -ltn``).
         netstat: (before, after) files of the hosts' counters, one pair per server in their order.
         probe_log: Output of a probe on the server.
+        anonymizer: Maps every address before anything is said of it; None leaves them.
     """
 
     captures: Sequence[str] = ()
@@ -49,6 +51,7 @@ class AnalyzeOptions:
     backlog: int | None = None
     netstat: Sequence[tuple[str, str]] = ()
     probe_log: str | None = None
+    anonymizer: Anonymizer | None = None
 
 
 def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analysis:
@@ -78,7 +81,7 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
         diagnosis.quality.insert(0, QualityNote("vantage", text))
     diagnosis.quality[:0] = [note for vantage, _ in vantages[1:] if (note := _elsewhere(vantage)) is not None]
     problems = [problem for vantage, _ in vantages for problem in vantage.tracked.problems]
-    return Analysis([vantage for vantage, _ in vantages], diagnosis, problems, VERSION, joined)
+    return Analysis([vantage for vantage, _ in vantages], diagnosis, problems, VERSION, joined, options.anonymizer)
 
 
 def _elsewhere(vantage: Vantage) -> QualityNote | None:
@@ -133,6 +136,8 @@ def _read(options: AnalyzeOptions, progress: Progress | None) -> list[tuple[str,
         if not tracked.tcp_packets:
             problem = f" ({tracked.problems[0]})" if tracked.problems else ""
             raise InputError(f"{', '.join(paths)}: no readable TCP packet{problem}")
+        if options.anonymizer is not None:
+            options.anonymizer.hide(tracked)
         read.append((side, tracked))
     return read
 

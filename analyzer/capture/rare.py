@@ -115,7 +115,7 @@ def inside_ip(data: Bytes, at: int) -> Step:
         if protocol == 51 and len(data) >= body + 12:
             protocol, body = int(data[body]), body + (int(data[body + 1]) + 2) * 4
     elif len(data) >= at + 40:
-        protocol, body = _skip_extensions(data, at)
+        protocol, body = skip_extensions(data, at)
     else:
         return _NONE
     if protocol in (4, 41):
@@ -131,7 +131,8 @@ def inside_ip(data: Bytes, at: int) -> Step:
     return _NONE
 
 
-def _skip_extensions(data: Bytes, at: int) -> tuple[int, int]:
+def skip_extensions(data: Bytes, at: int) -> tuple[int, int]:
+    """(protocol, position) behind the IPv6 header at *at* and its extension headers (RFC 8200 section 4)."""
     protocol, body = int(data[at + 6]), at + 40
     while protocol in (0, 43, 44, 51, 60, 135) and len(data) >= body + 8:
         size = int(data[body + 1])

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from analyzer.cli.privacy import Anonymize, AnonymizeKey, anonymizer
 from analyzer.errors import UsageError
 
 
@@ -82,6 +83,8 @@ def analyze(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print findings.json, and nothing else, on standard output.")
     ] = False,
+    anonymize: Anonymize = False,
+    anonymize_key: AnonymizeKey = None,
     fail_on: Annotated[
         list[str] | None,
         typer.Option(metavar="CAUSE|any", help="Exit with 3 if this was found (repeatable).", show_default=False),
@@ -111,6 +114,7 @@ def analyze(
         backlog=backlog,
         netstat=pairs(netstat),
         probe_log=probe_log,
+        anonymizer=anonymizer(anonymize, anonymize_key),
     )
     from analyzer.cli.progress import reading
 
@@ -131,6 +135,10 @@ def analyze(
 
         show(analysis, Console(highlight=False))
     if out is not None:
+        if not no_figures and "-" in [*options.captures, *options.servers, *options.lbs]:
+            print(
+                "synquest: warning: evidence.pcapng has no frames of standard input: it is read once", file=sys.stderr
+            )
         where = write_report(analysis, out, figures=not no_figures, tables=tables)
         if not as_json:
             print(f"Report: {where / 'report.html' if not no_figures else where}")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from analyzer.cli.inputs import Backlog, Captures, Kernel, LoadBalancer, Server, Sysctl, SysctlFile, analysed
+from analyzer.cli.privacy import Anonymize, AnonymizeKey, anonymizer
 
 
 def annotate(
@@ -17,6 +18,8 @@ def annotate(
     everything: Annotated[
         bool, typer.Option("--all", help="Every frame of the captures, not only those that matter.")
     ] = False,
+    anonymize: Anonymize = False,
+    anonymize_key: AnonymizeKey = None,
     kernel: Kernel = "auto",
     sysctl: Sysctl = None,
     sysctl_file: SysctlFile = None,
@@ -29,7 +32,10 @@ def annotate(
     from analyzer.report.evidence import write_evidence
 
     with saved(captures, server, lb) as inputs:
-        analysis = analysed(*inputs, kernel=kernel, sysctls=sysctl, sysctl_file=sysctl_file, backlog=backlog)
+        analysis = analysed(
+            *inputs, kernel=kernel, sysctls=sysctl, sysctl_file=sysctl_file, backlog=backlog,
+            anonymizer=anonymizer(anonymize, anonymize_key),
+        )  # fmt: skip
         _not_an_input(analysis, out)
         written = write_evidence(analysis, Path(out), everything=everything)
     for problem in written.problems:

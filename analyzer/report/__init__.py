@@ -35,7 +35,7 @@ def write_report(analysis: "Analysis", folder: str, figures: bool = True, tables
     Args:
         analysis: What to tell.
         folder: Made if missing; files of an earlier report in it are replaced.
-        figures: Whether to draw figures and the HTML page with them.
+        figures: Whether to draw figures and the HTML page with them, and to write the evidence for Wireshark.
         tables: ``parquet``, ``csv`` or ``jsonl``.
 
     Returns:
@@ -54,7 +54,18 @@ def write_report(analysis: "Analysis", folder: str, figures: bool = True, tables
     (path / "report.md").write_text(as_markdown(analysis), encoding="utf-8")
     if figures:
         _draw(analysis, path)
+        _evidence(analysis, path)
     return path
+
+
+def _evidence(analysis: "Analysis", path: Path) -> None:
+    """The packets behind the verdicts, where the captures can be read a second time."""
+    from analyzer.report.evidence import readable_again, write_evidence
+    from analyzer.report.wireshark import write_filters
+
+    if readable_again(analysis):
+        write_evidence(analysis, path / "evidence.pcapng")
+        write_filters(analysis, path)
 
 
 def _draw(analysis: "Analysis", path: Path) -> None:

@@ -5,7 +5,7 @@ own capture's; the comments and packet ids come from ``report.selection``.
 """
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,13 @@ from analyzer.diagnosis.model import Analysis, Vantage
 from analyzer.errors import InputError
 from analyzer.report.clocks import aligned, reference
 from analyzer.report.pcapng import PcapngWriter
+from analyzer.report.scrub import Scrubber
 from analyzer.report.selection import Mark, Selection, select
 from analyzer.units import NO_TIME
 
 LINK_ETHERNET = 1
 MOST_OPEN = 8
 """Beyond so many inputs read at once, their buffers shrink."""
-
-Scrub = Callable[[Frame], "tuple[bytes, int] | None"]
-"""Frame to (Ethernet frame, length on the wire), or None to leave it out."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +44,18 @@ class Written:
     problems: tuple[str, ...] = ()
 
 
-def write_evidence(analysis: Analysis, path: Path, *, everything: bool = False, scrub: Scrub | None = None) -> Written:
-    """Write the evidence of an analysis.
+def readable_again(analysis: Analysis) -> bool:
+    """Whether any capture is more than standard input, which is read only once."""
+    return any(info.place != "-" for vantage in analysis.vantages for info in vantage.tracked.files)
+
+
+def write_evidence(analysis: Analysis, path: Path, everything: bool = False) -> Written:
+    """Write the evidence of an analysis; frames of an anonymised one are scrubbed.
 
     Args:
         analysis: What was found; its captures are read a second time.
         path: File to write, replaced if it exists.
         everything: Every frame of every capture, not only those that matter.
-        scrub: Makes frames fit to be shared (``report.scrub``).
 
     Raises:
         InputError: The file cannot be written.
@@ -63,6 +65,7 @@ def write_evidence(analysis: Analysis, path: Path, *, everything: bool = False, 
     try:
         with path.open("wb") as out:
             writer = PcapngWriter(out, f"synquest {analysis.version}", _summary(analysis))
+            scrub = None if analysis.anonymizer is None else Scrubber(analysis.anonymizer)
             points = _Points(writer, analysis, plain=scrub is not None)
             frames, comments = _copy(writer, points, _streams(analysis, selections, everything, problems), scrub)
     except OSError as error:
@@ -166,7 +169,9 @@ def _reference_time(analysis: Analysis, name: str, time: int) -> int:
     return time if time == NO_TIME else int(aligned(analysis, name, np.array([time], np.int64))[0])
 
 
-def _copy(writer: PcapngWriter, points: _Points, streams: list[Iterator[Item]], scrub: Scrub | None) -> tuple[int, int]:
+def _copy(
+    writer: PcapngWriter, points: _Points, streams: list[Iterator[Item]], scrub: Scrubber | None
+) -> tuple[int, int]:
     frames = comments = 0
     for _, name, frame, mark in heapq.merge(*streams, key=lambda item: item[0]):
         interface = points.number(name, frame)
