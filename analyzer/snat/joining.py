@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from analyzer.snat.evidence import gather
 from analyzer.snat.journeys import flow_table, layer4_pairs, path_tables
+from analyzer.snat.layer7 import proxied_pairs, take_in
 from analyzer.snat.model import Joined, Seen
 from analyzer.snat.pairing import pair
 
@@ -22,5 +23,16 @@ def join(seen: Sequence[Seen]) -> Joined:
     if not len(points.rows):
         return Joined()
     links = pair(points, seen)
+    proxied, alone = proxied_pairs(points, seen, links)
     pairs, flow = layer4_pairs(points, links)
-    return Joined(flow_table(points, seen, pairs), path_tables(points, seen, links, flow))
+    if len(proxied.client):
+        take_in(points, links, proxied, flow, len(pairs.client))
+        pairs += proxied
+    joined = Joined(flow_table(points, seen, pairs), path_tables(points, seen, links, flow))
+    if alone:
+        text = (
+            f"{alone:,} connections of the load balancer's client side have no partner on its server side that their "
+            "payload would prove: they carried none, or several fit as well. They are left out of snat_flows."
+        )
+        joined.notes.append(("pairing", text))
+    return joined

@@ -38,6 +38,12 @@ class Pairs:
     rivals: Array
     margin: Array
 
+    @staticmethod
+    def none() -> "Pairs":
+        """No pair at all."""
+        no = np.zeros(0, np.int64)
+        return Pairs(no, no, no, no.astype(np.uint8), no.astype(np.uint8), no, no.astype(float))
+
     def __add__(self, other: "Pairs") -> "Pairs":
         """Both, one after the other."""
         return Pairs(*(np.concatenate((a, vars(other)[name])) for name, a in vars(self).items()))
@@ -55,7 +61,7 @@ def layer4_pairs(points: Points, links: Links) -> tuple[Pairs, Array]:
     flow = np.full(len(rows), -1, np.int64)
     chosen = np.flatnonzero(known)
     if not len(chosen):
-        return _none(), flow
+        return Pairs.none(), flow
     # a flow is known by its legs at the LB; the server leg tells it where the LB shows only the client's side
     lonely = legs[1][chosen] < 0
     ids = group_ids(ids[chosen], np.where(lonely, where[chosen], 0), np.where(lonely, legs[2][chosen], 0))
@@ -109,11 +115,6 @@ def _strength(links: Links, front: Array, back: Array, server: Array) -> Array:
     by_back = np.where(back >= 0, links.proof[np.maximum(back, 0)], 0)
     by_server = np.where((server >= 0) & (back < 0), links.proof[np.maximum(server, 0)], 0)
     return np.maximum(by_back, by_server).astype(np.uint8)
-
-
-def _none() -> Pairs:
-    no = np.zeros(0, np.int64)
-    return Pairs(no, no, no, no.astype(np.uint8), no.astype(np.uint8), no, no.astype(float))
 
 
 # ---- the public tables ------------------------------------------------------------------------
