@@ -14,7 +14,7 @@ from analyzer.errors import InputError, Problem
 from analyzer.units import NO_TIME
 
 Records = np.ndarray[Any, np.dtype[np.void]]
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int, int], None]
 
 PEEK_BYTES = 1 << 16
 
@@ -52,11 +52,12 @@ class Capture:
 
     def blocks(self) -> Iterator[Records]:
         """Yield PACKET records in order of arrival; files that overlap are merged by time."""
-        one = len(self._readers) == 1
+        one, packets = len(self._readers) == 1, 0
         for block in self._readers[0].blocks() if one else _merged(self._readers):
             yield block
             if self._progress is not None:
-                self._progress(sum(r.stored_bytes for r in self._readers), self._total)
+                packets += len(block)
+                self._progress(sum(r.stored_bytes for r in self._readers), self._total, packets)
         self.counts = np.sum([r.counts for r in self._readers], axis=0)
 
 
@@ -136,7 +137,7 @@ def open_capture(
         name: Name of the vantage point.
         digests: Whether to compute ``PACKET.digest``.
         hashes: Whether to compute each file's SHA-256.
-        progress: Called with (bytes read, bytes in all) after each block.
+        progress: Called with (bytes read, bytes in all, TCP packets so far) after each block.
 
     Raises:
         InputError: Nothing readable; the message names the file.
