@@ -83,13 +83,14 @@ class Scrubber:
         quoted = _Header.read(body[8:], 1 << 16)
         if quoted is None or quoted.protocol != TCP or quoted.v6 != head.v6:
             return None
-        transport = bytearray(body[8 + quoted.size :][:20])
+        carried = max(0, quoted.total - quoted.size)
+        transport = body[8 + quoted.size :]
         if len(transport) < 8:
             return None
-        transport[16:18] = b"\0\0"[: max(0, len(transport) - 16)]
+        segment = self._tcp(quoted, transport[:carried], carried)
+        shown = segment[0] if segment is not None else transport[:8]
         rest = body[4:8] if head.v6 or body[0] != 5 else self._map(body[4:8])
-        carried = max(0, quoted.total - quoted.size)
-        message = bytearray(body[:2] + b"\0\0" + rest + quoted.build(self._map, carried) + transport)
+        message = bytearray(body[:2] + b"\0\0" + rest + quoted.build(self._map, carried) + shown)
         pseudo = head.pseudo(self._map(head.source), self._map(head.target), len(message)) if head.v6 else b""
         message[2:4] = struct.pack(">H", 0xFFFF ^ _sum(pseudo + bytes(message)))
         return bytes(message)
