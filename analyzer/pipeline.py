@@ -9,7 +9,8 @@ from analyzer.capture import open_capture
 from analyzer.connections import Tracked, track
 from analyzer.diagnosis.counters import reconcile_all
 from analyzer.diagnosis.diagnose import diagnose
-from analyzer.diagnosis.model import Analysis, KernelChoice, QualityNote, Vantage
+from analyzer.diagnosis.gather import Known, deltas
+from analyzer.diagnosis.model import Analysis, KernelChoice, Vantage
 from analyzer.diagnosis.netstat import load_pairs
 from analyzer.errors import InputError, UsageError
 from analyzer.kernel.profiles import find_profile
@@ -17,13 +18,12 @@ from analyzer.kernel.settings import SYSCTLS, Settings, parse_sysctls
 from analyzer.replay.choice import Score, agree, contested_part, plausible, rank, screens
 from analyzer.replay.run import Replayed, Scope, replay
 from analyzer.replay.vantage import LOAD_BALANCER, SERVER
-from analyzer.schema import ANSWER_SYN_ACK
 from analyzer.snat.joining import join
 from analyzer.snat.legs import side_of, virtual_hosts
 from analyzer.snat.model import Seen
 from analyzer.version import VERSION
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int, int], None]
 
 
 @dataclass
@@ -59,7 +59,7 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
 
     Args:
         options: What to read and what is known of the server.
-        progress: Called with (bytes read, bytes in all).
+        progress: Called with (bytes read, bytes in all, packets so far) of each capture.
 
     Raises:
         InputError: Nothing readable.
@@ -73,27 +73,13 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     sides.sort(key=lambda pair: order[pair[0]])
     joined = join([Seen(tracked.name, side, tracked) for side, tracked in sides])
     vantages = [_judge(tracked, side, settings, kernel) for side, tracked in sides]
-    main, choice = vantages[0]
-    diagnosis = diagnose(main, choice)
-    diagnosis.counters = reconcile_all([vantage for vantage, _ in vantages], snapshots)
-    if main.side == "lb":
-        text = "Seen at the load balancer only: the server may have received less, and later. Capture there too."
-        diagnosis.quality.insert(0, QualityNote("vantage", text))
-    diagnosis.quality[:0] = [note for vantage, _ in vantages[1:] if (note := _elsewhere(vantage)) is not None]
-    problems = [problem for vantage, _ in vantages for problem in vantage.tracked.problems]
-    return Analysis([vantage for vantage, _ in vantages], diagnosis, problems, VERSION, joined, options.anonymizer)
-
-
-def _elsewhere(vantage: Vantage) -> QualityNote | None:
-    """Captures are judged one by one: say so where another one shows failures of its own."""
-    total = failed = 0
-    for rows in vantage.tracked.syns.chunks():
-        total += len(rows)
-        failed += int((rows["answer"] != ANSWER_SYN_ACK).sum())
-    if not failed:
-        return None
-    text = f"In {vantage.name} {failed:,} of {total:,} SYNs got no SYN-ACK; captures are judged one by one, not joined."
-    return QualityNote("other_capture", text)
+    seen = [vantage for vantage, _ in vantages]
+    counters = reconcile_all(seen, snapshots)
+    known = Known(deltas(counters), cookies=bool(settings.syncookies))
+    diagnosis = diagnose(seen, joined, vantages[0][1], known)
+    diagnosis.counters = counters
+    problems = [problem for vantage in seen for problem in vantage.tracked.problems]
+    return Analysis(seen, diagnosis, problems, VERSION, joined, options.anonymizer)
 
 
 def _known(options: AnalyzeOptions) -> tuple[Settings, str]:

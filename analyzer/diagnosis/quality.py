@@ -11,7 +11,7 @@ from analyzer.units import NS
 Records = np.ndarray[Any, np.dtype[np.void]]
 
 
-def notes(vantage: Vantage) -> list[QualityNote]:
+def notes_of(vantage: Vantage) -> list[QualityNote]:
     """Flaws of one capture that bear on its verdicts, the weightiest first."""
     tracked = vantage.tracked
     found = [QualityNote(p.kind, str(p)) for p in tracked.problems]
@@ -69,3 +69,7 @@ def _connection_counts(vantage: Vantage) -> dict[str, int]:
 
 def _unanswered(vantage: Vantage) -> int:
     return sum(int(np.count_nonzero(c["answer"] == ANSWER_NONE)) for c in vantage.tracked.syns.chunks())
+
+
+def notes(vantages, joined):
+    return [n for v in vantages for n in notes_of(v)]
