@@ -37,6 +37,13 @@ class Segment(NamedTuple):
     v6: bool = False
 
 
+class Connect(NamedTuple):
+    """The application opens a connection to the remote end of *key*."""
+
+    time: int
+    key: Key
+
+
 class Accept(NamedTuple):
     """The application takes the oldest connection off a listener's queue."""
 
@@ -73,7 +80,7 @@ class Timer(NamedTuple):
     time: int
 
 
-Event = Segment | Accept | Send | Close | Shutdown | Timer
+Event = Segment | Connect | Accept | Send | Close | Shutdown | Timer
 
 
 class Reply(NamedTuple):
@@ -120,7 +127,7 @@ class Decision:
         proven: Inputs and result of the per-peer test, where it ran: (TSval, second, now, passed).
         write: What was offered to the peer's memory.
         notices: For the application: (word, key, bytes); the words are ``ready``, ``taken``, ``data``,
-            ``eof``, ``reset`` and ``gone``.
+            ``eof``, ``reset`` and ``gone``; of a connect: ``connected``, ``refused``, ``timeout``.
     """
 
     verdict: str = ""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2s
 
-from analyzer.kernel import listening, rules, stream, waiting
+from analyzer.kernel import connecting, listening, rules, stream, waiting
 from analyzer.kernel.events import (
     ACK,
     FIN,
@@ -20,6 +20,7 @@ from analyzer.kernel.events import (
     SYN,
     Accept,
     Close,
+    Connect,
     Decision,
     Event,
     Key,
@@ -31,7 +32,7 @@ from analyzer.kernel.events import (
 )
 from analyzer.kernel.profiles import Profile
 from analyzer.kernel.settings import Settings
-from analyzer.kernel.sockets import RECEIVE_WINDOW, Connection, Listener, Request, State, TimeWait
+from analyzer.kernel.sockets import RECEIVE_WINDOW, Connection, Listener, Opening, Request, State, TimeWait
 from analyzer.kernel.timers import BucketClock
 from analyzer.seqnum import add32
 
@@ -50,6 +51,9 @@ class Machine:
         secret: Boot secret; initial sequence numbers and cookies hang on it.
         second_lag: How far the kernel's whole seconds lag behind its clock, ns (up to one tick).
         wscale: Window scale that the server offers.
+        syn_window: Window in the SYNs that it sends.
+        syn_timeouts: Waits after each SYN that it sends, ns; connect() fails after the last.
+        quick_retry: Whether a SYN goes again at once after the first unusable ACK (5.10 and later).
         isn: Initial sequence number for a four-tuple at a time; None: a hash with a clock (RFC 6528).
     """
 
@@ -58,6 +62,9 @@ class Machine:
     secret: bytes = b"boot"
     second_lag: int = 0
     wscale: int = 7
+    syn_window: int = 29_200
+    syn_timeouts: tuple[int, ...] = tuple(NS << i for i in range(7))
+    quick_retry: bool = False
     isn: Callable[[Key, int], int] | None = None
 
 
@@ -75,7 +82,7 @@ class Server:
         self.settings = settings.with_defaults(profile)
         self.machine = machine or Machine()
         self.listeners: dict[int, Listener] = {}
-        self.table: dict[Key, Request | Connection | TimeWait] = {}
+        self.table: dict[Key, Request | Connection | TimeWait | Opening] = {}
         self.peers: dict[object, tuple[int, int]] = {}
         self.measured: set[object] = set()
         self.counters: Counter[str] = Counter()
@@ -97,6 +104,8 @@ class Server:
         if isinstance(event, Segment):
             self.counters["InSegs"] += 1
             self._segment(event, decision)
+        elif isinstance(event, Connect):
+            connecting.connect(self, event, decision)
         elif isinstance(event, Accept):
             listening.accept(self, event, decision)
         elif isinstance(event, Send):
@@ -128,6 +137,8 @@ class Server:
             waiting.syn(self, held, seg, out) if syn else waiting.segment(self, held, seg, out)
         elif isinstance(held, Request):
             listening.syn_on_request(self, held, seg, out) if syn else listening.third_ack(self, held, seg, out)
+        elif isinstance(held, Opening):
+            connecting.segment(self, held, seg, out)
         elif held is not None:
             stream.syn(self, held, seg, out) if syn else stream.segment(self, held, seg, out)
         elif syn and not seg.flags & FIN:
@@ -279,6 +290,8 @@ class Server:
                 self.forget(key, due)
             elif isinstance(held, Request):
                 listening.request_timer(self, held, due, out)
+            elif isinstance(held, Opening):
+                connecting.timer(self, held, due, out)
             else:
                 stream.timer(self, held, due, out)
 

@@ -50,6 +50,18 @@ class Request:
 
 
 @dataclass(slots=True)
+class Opening:
+    """A socket of ours that has sent a SYN (SYN_SENT)."""
+
+    key: Key
+    start: int
+    sent: int
+    tries: int = 0
+    due: int = 0
+    ipid: int = 0
+
+
+@dataclass(slots=True)
 class Connection:
     """A full socket.
 

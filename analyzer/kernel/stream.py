@@ -7,7 +7,7 @@ net/ipv4/tcp_input.c ``tcp_rcv_established``, ``tcp_rcv_state_process``, ``tcp_v
 from typing import TYPE_CHECKING
 
 from analyzer.kernel import rules
-from analyzer.kernel.events import ACK, FIN, PSH, RST, Close, Decision, Reply, Segment, Send, Shutdown
+from analyzer.kernel.events import ACK, FIN, PSH, RST, SYN, Close, Decision, Reply, Segment, Send, Shutdown
 from analyzer.kernel.sender import Unacked
 from analyzer.kernel.sockets import RECEIVE_WINDOW, Connection, State
 from analyzer.seqnum import add32, d32
@@ -50,6 +50,9 @@ def segment(server: "Server", conn: Connection, seg: Segment, out: Decision) -> 
         _reset(server, conn, seg, out)
         return
     if not seg.flags & ACK or not _valid(server, conn, seg, out):
+        return
+    if seg.flags & SYN:
+        out.replies.append(_ack(server, conn, seg.time))
         return
     _stamp(server, conn, seg)
     if not conn.sender.acknowledge(seg.ack, seg.time):
