@@ -13,7 +13,7 @@ from analyzer.diagnosis.model import Analysis
 from analyzer.report import rows, verdict
 from analyzer.report.figures import Drawn
 from analyzer.report.findings import longest
-from analyzer.report.words import CAUSE_TITLES, clock, count, date, duration, span
+from analyzer.report.words import CAUSE_TITLES, clock, count, date, duration, printable, span
 
 FRAMES_IN_FILTER = 50
 
@@ -53,6 +53,7 @@ def _environment() -> Environment:
         loader=PackageLoader("analyzer.report"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -72,6 +73,11 @@ def _environment() -> Environment:
         embedded=embedded,
     )
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """What a template prints: plain text without control characters."""
+    return printable(value) if type(value) is str else value
 
 
 def _tables(analysis: Analysis) -> dict[str, rows.Table]:

@@ -1,105 +1,164 @@
-"""The verdict on one screen."""
+"""The verdict on one screen: at 80 columns what settles the argument, at 140 more of it."""
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analyzer.diagnosis.model import Analysis, Step, Story
-from analyzer.report.words import CAUSE_TITLES, clock, date, duration
+from analyzer.diagnosis.model import Analysis, CounterRow, Step, Story
+from analyzer.report import verdict
+from analyzer.report.words import CAUSE_TITLES, clock, count, date, duration, printable
 
-MOST_NOTES = 3
 WIDE = 110
+ASCII = str.maketrans({"±": "+/-", "µ": "u", "–": "-", "−": "-", "→": "->", "·": ".", "×": "x"})
+
+
+class Screen:
+    """Prints lines that any terminal can take; its width decides how much is told."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.wide = console.width >= WIDE
+        self._ascii = not console.encoding.lower().startswith("utf")
+
+    def text(self, words: str, style: str = "") -> Text:
+        """Words without control characters, in letters that the terminal has."""
+        clean = printable(words)
+        return Text(clean.translate(ASCII).encode("ascii", "replace").decode() if self._ascii else clean, style=style)
+
+    def say(self, *parts: tuple[str, str]) -> None:
+        """One paragraph of (words, style) parts."""
+        self._console.print(Text.assemble(*(self.text(words, style) for words, style in parts)))
+
+    def table(self, table: Table) -> None:
+        """A table as it is."""
+        self._console.print(table)
 
 
 def show(analysis: Analysis, console: Console) -> None:
-    """Print the verdict: what was read, what failed and why, one case, the remedy.
+    """Print the verdict: what was read, what failed and why, one case, who is hit, the remedy.
 
     Args:
         analysis: What to tell.
         console: Where to; its width decides how much.
     """
-    _read(analysis, console)
-    diagnosis = analysis.diagnosis
-    for note in diagnosis.quality[:MOST_NOTES]:
-        console.print(Text("limit: ", style="yellow") + Text(note.text), soft_wrap=False)
-    for text in diagnosis.contradictions[:2]:
-        console.print(Text("contradiction: ", style="red") + Text(text))
-    summary = diagnosis.summary
-    if not diagnosis.findings:
-        _healthy(analysis, console)
+    screen = Screen(console)
+    _read(analysis, screen)
+    _limits(analysis, screen)
+    findings = analysis.diagnosis.findings
+    if not findings:
+        _healthy(analysis, screen)
         return
     console.print()
-    lost = f"{summary.unanswered:,} of {summary.syns:,} SYNs got no SYN-ACK"
-    failed = f"{summary.failed_attempts:,} of {summary.attempts:,} attempts failed for good"
-    console.print(Text(f"{lost}; {failed}.", style="bold"))
-    top = diagnosis.findings[0]
-    console.print(Text(top.statement) + Text(f" [{top.certainty}]", style="cyan"))
+    screen.say((verdict.losses(analysis), "bold"))
+    top = findings[0]
+    screen.say((top.statement, ""), (f" [{top.certainty}]", "cyan"))
+    if screen.wide and verdict.doubt(top):
+        screen.say((verdict.doubt(top), ""))
     if top.story is not None:
-        _story(top.story, console)
-    _others(analysis, console)
-    console.print(Text("Remedy: ", style="green") + Text(_first_sentences(top.remedy, console.width)))
-    kernel = diagnosis.kernel
-    console.print(Text(f"Kernel: {kernel.profile} ({kernel.covers}), {kernel.why}.", style="dim"))
+        _story(top.story, screen)
+    _others(analysis, screen)
+    _around(analysis, screen)
+    screen.say(("Remedy: ", "green"), (top.remedy if screen.wide else _first_sentences(top.remedy), ""))
+    if screen.wide and top.refutation:
+        screen.say(("Would refute it: ", "green"), (top.refutation, ""))
+    kernel = analysis.diagnosis.kernel
+    screen.say((f"Kernel: {kernel.profile} ({kernel.covers}), {kernel.why}.", "dim"))
 
 
-def _read(analysis: Analysis, console: Console) -> None:
-    for vantage in analysis.vantages:
-        tracked = vantage.tracked
-        files = tracked.files[0].path if len(tracked.files) == 1 else f"{len(tracked.files)} files"
-        span = duration(tracked.last_time - tracked.first_time) if tracked.tcp_packets else "0 s"
-        what = f"{files}, {tracked.packets:,} packets, {tracked.connection_count:,} connections"
-        console.print(Text(f"{vantage.name}: ", style="bold") + Text(f"{what}, {span} from {date(tracked.first_time)}"))
-
-
-def _healthy(analysis: Analysis, console: Console) -> None:
-    summary = analysis.diagnosis.summary
-    if not summary.syns:
-        console.print("No SYN in this capture: there is nothing to judge. Capture from before the connections open.")
+def _read(analysis: Analysis, screen: Screen) -> None:
+    """One line for each capture, or one for all of them where they are many and the screen is narrow."""
+    vantages = analysis.vantages
+    if len(vantages) > 2 and not screen.wide:
+        names = ", ".join(v.name for v in vantages)
+        packets = sum(v.tracked.packets for v in vantages)
+        span = duration(max(v.tracked.last_time - v.tracked.first_time for v in vantages))
+        screen.say((f"{names}: ", "bold"), (f"{count(packets, 'packet')}, {span} from {_start(analysis)}", ""))
         return
-    here = "Nothing is wrong: all" if analysis.healthy else f"In {analysis.main.name} all"
-    console.print(Text(f"{here} {summary.syns:,} SYNs were answered by a SYN-ACK.", style="bold green"))
-    console.print("Sure for this capture point and time span; losses elsewhere on the path cannot be seen from here.")
+    for vantage in vantages:
+        tracked = vantage.tracked
+        files = tracked.files[0].path if len(tracked.files) == 1 else count(len(tracked.files), "file")
+        span = duration(tracked.last_time - tracked.first_time) if tracked.tcp_packets else "0 s"
+        what = f"{count(tracked.packets, 'packet')}, {count(tracked.connection_count, 'connection')}"
+        screen.say((f"{vantage.name}: ", "bold"), (f"{files}, {what}, {span} from {date(tracked.first_time)}", ""))
 
 
-def _story(story: Story, console: Console) -> None:
+def _start(analysis: Analysis) -> str:
+    return date(min(v.tracked.first_time for v in analysis.vantages if v.tracked.tcp_packets))
+
+
+def _limits(analysis: Analysis, screen: Screen) -> None:
+    diagnosis = analysis.diagnosis
+    most = 6 if screen.wide else 2
+    for text in diagnosis.contradictions[: most // 2]:
+        screen.say(("contradiction: ", "red"), (text, ""))
+    for note in diagnosis.quality[:most]:
+        screen.say(("limit: ", "yellow"), (note.text, ""))
+    hidden = len(diagnosis.quality[most:]) + len(diagnosis.contradictions[most // 2 :])
+    if hidden:
+        screen.say((f"and {count(hidden, 'more limit')}, in the report", "dim"))
+
+
+def _healthy(analysis: Analysis, screen: Screen) -> None:
+    screen.say((f"{verdict.headline(analysis)}.", "bold green" if analysis.diagnosis.summary.syns else "bold"))
+    for text in verdict.health(analysis):
+        screen.say((text, ""))
+
+
+def _story(story: Story, screen: Screen) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 1), show_header=False)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
-    steps = list(story.steps) if console.width >= WIDE else _few(story)
+    steps = story.steps if screen.wide else _few(story)
+    several = len({step.capture for step in story.steps}) > 1
     for step in steps:
         style = "red" if step.role == "syn" else "bold" if step.role == "stamp" else ""
-        table.add_row(f"frame {step.frame}", clock(step.time), Text(step.text, style=style))
-    console.print(Text(f"For example {story.title}:"))
-    console.print(table)
-    if story.delta is not None and story.age is not None:
-        way = "behind" if story.delta < 0 else "ahead of"
-        age = f"{story.age:.1f} s" if story.age >= 0.1 else f"{story.age * 1000:.1f} ms"
-        numbers = f"TSval {story.tsval} is {abs(story.delta):,} ticks {way} {story.peer_tsval}"
-        console.print(Text(f"{numbers}, kept for {age} (rule {story.rule})."))
+        where = f"{step.capture} {step.frame}" if several else f"frame {step.frame}"
+        table.add_row(screen.text(where), clock(step.time), screen.text(step.text, style))
+    screen.say((f"For example {story.title}:", ""))
+    screen.table(table)
+    if verdict.comparison(story):
+        screen.say((verdict.comparison(story), ""))
 
 
 def _few(story: Story) -> list[Step]:
     """At 80 columns: the close, the stamp, the first two SYNs and what came back."""
     syns = [s for s in story.steps if s.role == "syn"]
     keep = {id(s) for s in syns[:2]}
-    return [s for s in story.steps if s.role != "syn" or id(s) in keep][:6]
+    return [s for s in story.steps if s.role != "syn" or id(s) in keep][:5]
 
 
-def _others(analysis: Analysis, console: Console) -> None:
+def _others(analysis: Analysis, screen: Screen) -> None:
     rest = analysis.diagnosis.findings[1:]
-    for finding in rest[: 4 if console.width >= WIDE else 2]:
-        console.print(
-            Text("also: ", style="bold")
-            + Text(f"{finding.syns:,} SYNs {CAUSE_TITLES[finding.cause]} [{finding.certainty}]")
-        )
-    if len(rest) > 2 and console.width < WIDE:
-        console.print(Text(f"      and {len(rest) - 2} more causes in the report"))
+    most = 4 if screen.wide else 2
+    for finding in rest[:most]:
+        what = f"{count(finding.syns, 'SYN')} {CAUSE_TITLES[finding.cause]} [{finding.certainty}]"
+        screen.say(("also: ", "bold"), (what, ""))
+    if len(rest) > most:
+        screen.say((f"      and {count(len(rest) - most, 'more cause')}, in the report", "dim"))
 
 
-def _first_sentences(text: str, width: int) -> str:
-    if width >= WIDE:
-        return text
+def _around(analysis: Analysis, screen: Screen) -> None:
+    """Who is hit, what the counters say, what a change would do: a line each."""
+    diagnosis = analysis.diagnosis
+    if diagnosis.blast is not None:
+        screen.say(("Hit: ", "bold"), (verdict.who(diagnosis.blast), ""))
+    seen = [row for row in diagnosis.counters if row.seen]
+    if seen:
+        seen.sort(key=lambda row: -(row.seen or 0))
+        words = "; ".join(_counter(row) for row in seen[: 6 if screen.wide else 2])
+        screen.say(("Counters: ", "bold"), (f"{words}.", ""))
+    for case in diagnosis.whatif[: 4 if screen.wide else 1]:
+        screen.say(("What if ", "bold"), (verdict.change(case), ""))
+
+
+def _counter(row: CounterRow) -> str:
+    agrees = "as predicted" if not row.residual else f"predicted {row.predicted:+,}"
+    return f"{row.name} {row.seen:+,} ({agrees})"
+
+
+def _first_sentences(text: str) -> str:
+    """The first two sentences."""
     end = text.find(". ")
     second = text.find(". ", end + 1)
-    return text if second < 0 else text[: second + 1]
+    return text if end < 0 or second < 0 else text[: second + 1]

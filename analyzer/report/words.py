@@ -42,6 +42,13 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def printable(text: str) -> str:
+    """Text with control, direction and broken characters spelled out: names in captures may hold anything."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
 CAUSE_TITLES = {
     "answered": "answered",
     "peer_timestamp": "dropped by the per-host timestamp check",
