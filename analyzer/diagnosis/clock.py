@@ -11,6 +11,7 @@ from analyzer.snat.model import ClockOffset, Joined
 from analyzer.units import NO_TIME, NS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
+Array = np.ndarray[Any, Any]
 
 
 class CommonClock:
@@ -27,20 +28,24 @@ class CommonClock:
 
     def time(self, name: str, time: int) -> int:
         """A time of capture *name* on the common clock, ns; within microseconds to milliseconds."""
-        if time == NO_TIME or name == self.reference:
-            return time
+        return int(self.times(name, np.array([time], np.int64))[0])
+
+    def times(self, name: str, times: Array) -> Array:
+        """The same for an int64 array; absent times stay absent."""
+        if name == self.reference:
+            return times
         known = self._offsets.get(name)
-        return time - (_at(known, time) if known is not None else self._by_paths.get(name, 0))
+        ahead = _ahead(known, times) if known is not None else self._by_paths.get(name, 0)
+        return np.where(times == NO_TIME, NO_TIME, times - ahead)
 
 
-def _at(offset: ClockOffset, time: int) -> int:
-    """Second clock minus first, ns, when the second shows *time*."""
-    best = None
-    for segment in offset.segments:
-        here = time - round(segment.seconds * NS)
-        if best is None or segment.start <= here:
-            best = round(segment.seconds * NS) + round((here - segment.start) * segment.drift_ppm / 1e6)
-    return best or 0
+def _ahead(offset: ClockOffset, times: Array) -> Array:
+    """Second clock minus first, ns, when the second shows *times*: by the segment that they fall into."""
+    begins = np.array([s.start + round(s.seconds * NS) for s in offset.segments], np.int64)
+    which = np.clip(np.searchsorted(begins, times, side="right") - 1, 0, len(begins) - 1)
+    seconds = np.array([round(s.seconds * NS) for s in offset.segments], np.int64)[which]
+    drift = np.array([s.drift_ppm if np.isfinite(s.drift_ppm) else 0.0 for s in offset.segments])[which]
+    return seconds + np.round((times - begins[which]) * drift / 1e6).astype(np.int64)
 
 
 def _offset(paths: Records, index: int) -> int:

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from analyzer.connections.names import host_texts
+from analyzer.diagnosis.clock import CommonClock
 from analyzer.diagnosis.model import Analysis, Vantage
 from analyzer.kernel.rules import RULE_NAMES, WRITE_EVENTS
-from analyzer.report.clocks import aligned
 from analyzer.schema import (
     ANSWERS,
     CAUSE,
@@ -140,10 +140,10 @@ def _syn_columns(analysis: Analysis, index: int, rows: Records, verdicts: Record
 
 
 def _since(analysis: Analysis, vantage: Vantage, times: Any) -> Any:
-    """Seconds since the decisive capture began, on the reference clock."""
-    main = analysis.main
-    start = aligned(analysis, main.name, np.array([main.tracked.first_time]))[0]
-    return np.round((aligned(analysis, vantage.name, times) - start) / NS, 6)
+    """Seconds since the decisive capture began, on the common clock."""
+    clock, main = CommonClock(analysis.vantages, analysis.joined), analysis.main
+    start = clock.time(main.name, main.tracked.first_time)
+    return np.round((clock.times(vantage.name, np.asarray(times, np.int64)) - start) / NS, 6)
 
 
 def _joined(parts: list[Table]) -> Table:

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from analyzer.connections.names import host_texts
+from analyzer.diagnosis.clock import CommonClock
+from analyzer.diagnosis.decide import Journeys
 from analyzer.diagnosis.model import Analysis, Vantage
-from analyzer.report.clocks import aligned
 from analyzer.schema import CAUSE, CAUSES, CONNECTION, OPT_TS, SYN_ROW, VERDICT
 from analyzer.units import NO_TIME, NS
 
@@ -60,6 +61,7 @@ class View:
 
     def __init__(self, analysis: Analysis) -> None:
         self.analysis = analysis
+        self.clock = CommonClock(analysis.vantages, analysis.joined)
 
     @cached_property
     def judged(self) -> list[int]:
@@ -76,7 +78,7 @@ class View:
 
     def aligned(self, vantage: Vantage, times: Any) -> Any:
         """Times of a capture on the reference clock, ns."""
-        return aligned(self.analysis, vantage.name, times)
+        return self.clock.times(vantage.name, np.asarray(times, np.int64))
 
     def since_start(self, vantage: Vantage, times: Any) -> Any:
         """Seconds since the captures began."""
@@ -89,8 +91,10 @@ class View:
 
     @cached_property
     def outcomes(self) -> Points:
-        """SYNs of the decisive capture."""
-        return self._points([0])
+        """Every SYN once, by the row that decides over it, however many captures saw it."""
+        journeys = Journeys.of(self.analysis.vantages, self.analysis.joined)
+        everywhere = range(len(self.analysis.vantages))
+        return self._points(list(everywhere), [journeys.decides(i) for i in everywhere])
 
     @cached_property
     def reused(self) -> list[tuple[int, Records]]:
@@ -101,11 +105,12 @@ class View:
         parts = [c[c["previous"] >= 0] for c in self.analysis.vantages[index].tracked.connections.chunks()]
         return np.concatenate(parts)[:MOST_ROWS] if parts else np.zeros(0, CONNECTION.dtype)
 
-    def _points(self, indices: list[int]) -> Points:
+    def _points(self, indices: list[int], counted: list[Any] | None = None) -> Points:
         """Very long captures keep every failed SYN and a share of the others."""
         total = sum(len(self.analysis.vantages[i].tracked.syns) for i in indices)
         step = 1 + total // MOST_ROWS
-        parts = [part for i in indices for part in self._parts(i, step)]
+        masks = counted or [np.ones(len(self.analysis.vantages[i].tracked.syns), np.bool_) for i in indices]
+        parts = [part for i, mask in zip(indices, masks, strict=True) for part in self._parts(i, mask, step)]
         if not parts:
             nothing = np.zeros(0, np.int64)
             return Points(
@@ -115,15 +120,17 @@ class View:
         source, sources = self._sources(syns, vantage)
         return Points(syns, verdicts, causes, seconds, vantage, source, sources)
 
-    def _parts(self, index: int, step: int) -> list[tuple[Any, ...]]:
+    def _parts(self, index: int, counted: Any, step: int) -> list[tuple[Any, ...]]:
         vantage = self.analysis.vantages[index]
         if vantage.replayed is None or len(vantage.causes) != len(vantage.tracked.syns):
             return []
-        parts = []
+        parts, first = [], 0
         chunks = (vantage.tracked.syns.chunks(), vantage.replayed.verdicts.chunks(), vantage.causes.chunks())
         for syns, verdicts, causes in zip(*chunks, strict=True):
             assert causes.dtype == CAUSE.dtype
             keep = (causes["cause"] != ANSWERED) | (np.arange(len(syns)) % step == 0)
+            keep &= counted[first : first + len(syns)]
+            first += len(syns)
             rows = syns[keep]
             times = self.since_start(vantage, rows["time"])
             parts.append((rows, verdicts[keep], causes["cause"][keep], times, np.full(len(rows), index, np.int16)))
