@@ -20,6 +20,8 @@ NOT_COVERED, LIKELY_COVERED, SURELY_COVERED = 0, 2, 3
 """How far absence is proof, as a cause's strength."""
 EDGE = 50 * MS
 """A packet this close to the edge of a capture may have been missed."""
+AROUND = 5 * NS
+"""A capture begins before its first packet and ends after its last: this long around it absence is likely known."""
 FEW_GAPS = 0.02
 """Share of connections with missing packets up to which a capture counts as complete."""
 
@@ -35,7 +37,8 @@ class Window:
     def covers(self, times: Array) -> Array:
         """Strength of absence for packets at *times*."""
         inside = (times > self.start + EDGE) & (times < self.end - EDGE)
-        return np.where(inside, self.proof, NOT_COVERED).astype(np.uint8)
+        near = (times > self.start - AROUND) & (times < self.end + AROUND)
+        return np.where(inside, self.proof, np.where(near, LIKELY_COVERED, NOT_COVERED)).astype(np.uint8)
 
 
 def lossy(vantage: Vantage) -> bool:
@@ -111,4 +114,4 @@ def forwarding_window(lb: Vantage, paths: Records) -> Window | None:
     if not spans:
         return None
     proof = LIKELY_COVERED if lossy(lb) else SURELY_COVERED
-    return Window(min(a for a, _ in spans) - EDGE, max(b for _, b in spans) + EDGE - NS, proof)
+    return Window(min(a for a, _ in spans), max(b for _, b in spans), proof)

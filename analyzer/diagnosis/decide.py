@@ -61,6 +61,14 @@ class Journeys:
         mine = slice(int(self.starts[vantage]), int(self.starts[vantage + 1]))
         return self.speaker[mine] == np.arange(mine.start, mine.stop)
 
+    def repeated(self) -> Array:
+        """Whether each row's attempt has several SYNs, each counted once."""
+        lead = self.speaker == np.arange(len(self.speaker))
+        _, group, count = np.unique(self.attempt[lead], return_inverse=True, return_counts=True)
+        several = np.zeros(len(self.speaker), np.bool_)
+        several[lead] = count[group.ravel()] > 1
+        return several[self.speaker]
+
     def spread(self, causes: Records) -> None:
         """Give every row of a journey the cause of the row that speaks for it, in place."""
         causes[:] = causes[self.speaker]

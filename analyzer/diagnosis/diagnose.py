@@ -18,7 +18,8 @@ from analyzer.diagnosis.model import Diagnosis, Finding, KernelChoice, Vantage
 from analyzer.diagnosis.quality import notes
 from analyzer.diagnosis.story import Teller
 from analyzer.diagnosis.strain import Listener
-from analyzer.schema import ANSWER_SYN_ACK, CAUSE, CERTAINTIES, VERDICTS
+from analyzer.diagnosis.tries import numbered
+from analyzer.schema import ANSWER_SYN_ACK, CAUSE, CAUSE_CERTAINTIES, CERTAINTIES, OPT_TS, VERDICTS
 from analyzer.snat.model import Joined
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -51,6 +52,7 @@ def diagnose(
             causes[here] = weigh(facts)
             account.add(vantage, facts, causes[here], decides[mine], journeys.attempt[here])
     journeys.spread(causes)
+    _doubt_lookalikes(vantages, journeys, causes)
     for index, vantage in enumerate(vantages):
         vantage.causes.append(causes[int(journeys.starts[index]) : int(journeys.starts[index + 1])])
     summary = account.summary()
@@ -62,6 +64,17 @@ def diagnose(
         causes={vantage.name: vantage.causes for vantage in vantages},
         contradictions=[text for vantage in vantages for text in _contradictions(vantage)],
     )
+
+
+def _doubt_lookalikes(vantages: Sequence[Vantage], journeys: Journeys, causes: Records) -> None:
+    """Repeated SYNs without timestamps look alike: which of them met what rests on their order, no proof."""
+    several = journeys.repeated()
+    for index, vantage in enumerate(vantages):
+        for first, rows in numbered(vantage.tracked):
+            start = int(journeys.starts[index]) + first
+            here = causes[start : start + len(rows)]
+            alike = several[start : start + len(rows)] & ((rows["opts"] & OPT_TS) == 0) & (here["cause"] != ANSWERED)
+            here["certainty"][alike] = np.minimum(here["certainty"][alike], CAUSE_CERTAINTIES.index("likely"))
 
 
 def _findings(

@@ -17,13 +17,16 @@ from analyzer.schema import (
     NOT_THERE,
     VERDICTS,
 )
-from analyzer.units import NO_TIME
+from analyzer.units import NO_TIME, NS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
 Array = np.ndarray[Any, Any]
 
 NONE, POSSIBLE, LIKELY, CERTAIN = 0, 1, 2, 3
 """Strength of a cause for one SYN; above 0 it is the index in CAUSE_CERTAINTIES plus one."""
+
+TIMEOUT = 9 * NS // 10
+"""Timers of SYN and SYN-ACK do not run out sooner."""
 
 _RULE = {name: i for i, name in enumerate(RULE_NAMES)}
 _VERDICT = {name: i for i, name in enumerate(VERDICTS)}
@@ -50,6 +53,7 @@ class Facts:
         above_load: Answered although the listener's load was that of its silent SYNs.
         overflowed: The host's ListenOverflows leaves room for this silent SYN.
         covered: For a SYN that the next capture did not show: strength with which absence is proof there.
+        slow: Answers take so long on this path that a client's timer may run out before they come.
         direct: The answer does not come back through the load balancer.
         hears_acks: Whether the capture shows bare ACKs at all.
         counters: Deltas of the host's counters by name, where they were given.
@@ -74,6 +78,7 @@ class Facts:
     overflowed: Array
     covered: Array
     direct: Array
+    slow: bool = False
     hears_acks: bool = True
     counters: dict[str, int] = field(default_factory=dict)
 
@@ -127,8 +132,14 @@ class Facts:
 
     @cached_property
     def missing_at_lb(self) -> Array:
-        """The answer that the server's capture shows is missing at the load balancer's server side."""
-        seen = (self.paths["time_lb_server"] != NO_TIME) & (self.paths["answer_lb"] == ANSWER_NONE)
+        """The answer that the server's capture shows is missing at the load balancer's server side, or came late.
+
+        Late is a repeat that the server's timer sent, about when the client repeated its SYN.
+        """
+        at_lb = self.paths["time_answer_lb"] - self.paths["time_lb_server"]
+        repeat = (self.answer == ANSWER_SYN_ACK) & ~self.last_try & (at_lb - self.delay > TIMEOUT)
+        repeat &= self.paths["time_answer_lb"] != NO_TIME
+        seen = (self.paths["time_lb_server"] != NO_TIME) & ((self.paths["answer_lb"] == ANSWER_NONE) | repeat)
         return seen & self.at_server & (self.answer != ANSWER_NONE) & ~self.direct & ~self.arrived
 
     @cached_property

@@ -35,8 +35,10 @@ from analyzer.units import NS
 Records = np.ndarray[Any, np.dtype[np.void]]
 Array = np.ndarray[Any, Any]
 
-ANSWER_WAIT = NS
-"""An answer is due within this time; a capture that ends sooner shows no silence."""
+ANSWER_WAIT = {"server": NS // 5, "lb": NS, "client": 3 * NS}
+"""By side: an answer is due within this time; a capture that ends sooner shows no silence."""
+SLOW = 3 * NS // 10
+"""Median delay of answers above which a repeated SYN says nothing of a loss."""
 ERROR_BEFORE, ERROR_AFTER = 10 * NS, 2 * NS
 """Rejected SYNs this long after or before an ICMP error may fall under its rate limit."""
 _BOTH_FINS = SEEN_FIN_ORIG | SEEN_FIN_RESP
@@ -82,6 +84,7 @@ class Gatherer:
         self.strain = self._strain(known.cookies)
         self._overflows = self._unexplained_overflows()
         self._last_time = _last_time(self.vantage)
+        self._slow = _median_delay(self.vantage) > SLOW
 
     def chunks(self) -> Iterator[tuple[int, Facts]]:
         """(number of the first row, facts of a chunk)."""
@@ -109,10 +112,10 @@ class Gatherer:
             paths=paths,
             side=self.vantage.side,
             answer=answer,
-            cut=silent & (rows["time"] > self._last_time - ANSWER_WAIT),
+            cut=silent & (rows["time"] > self._last_time - ANSWER_WAIT[self.vantage.side]),
             established=established,
             gap=gap,
-            went_on=silent & last & there & tries.went_on(conns),
+            went_on=silent & last & there & (tries.went_on(conns) | (several & established)),
             ack_ignored=there & tries.ack_ignored(conns),
             echoed=silent & ~last & there & tries.echoes(conns, rows["tsval"], (rows["opts"] & OPT_TS) != 0),
             hit_open=hit_open,
@@ -122,6 +125,7 @@ class Gatherer:
             above_load=np.isin(numbers, self.strain.refuted),
             overflowed=np.full(len(rows), self._overflows),
             covered=self._covered(rows, paths),
+            slow=self._slow,
             direct=is_direct(paths, self._joined.flows),
             hears_acks=self.tries.hears_acks,
             counters=self.counters,
@@ -218,6 +222,16 @@ def _icmp_errors(vantage: Vantage) -> tuple[Array, Array]:
     parts = [chunk[chunk["answer"] == ANSWER_ICMP] for chunk in vantage.tracked.syns.chunks()]
     rows = np.concatenate([np.zeros(0, SYN_ROW.dtype), *parts])
     return _pair(rows), rows["answer_time"]
+
+
+def _median_delay(vantage: Vantage) -> float:
+    """Median time to the SYN-ACK, ns."""
+    parts = []
+    for chunk in vantage.tracked.syns.chunks():
+        got = chunk[chunk["answer"] == ANSWER_SYN_ACK]
+        parts.append(got["answer_time"] - got["time"])
+    delays = np.concatenate([np.zeros(0, np.int64), *parts])
+    return float(np.median(delays)) if len(delays) else 0.0
 
 
 def _last_time(vantage: Vantage) -> int:

@@ -24,7 +24,8 @@ FEWEST_SILENT = 3
 """Silent SYNs above the threshold that it takes to speak of a full queue."""
 SMALLEST_LOAD = 2
 """A queue that one entry fills is not told from chance."""
-MOSTLY_SILENT = 0.8
+MOSTLY_SILENT = 0.6
+"""Share of silent SYNs above the threshold: less than all, for the application may accept unheard."""
 CLEAR = 15.0
 """Twice the log-likelihood that a threshold must gain over one silent share for all: p < 0.001 with many tries."""
 
@@ -179,8 +180,8 @@ def _waiting(conns: Records, times: Array) -> Array:
     done = conns[conns["established_time"] != NO_TIME]
     done = done[np.argsort(done["established_time"], kind="stable")]
     heard = np.minimum(_time(done["first_data_resp"]), _time(done["fin_resp_time"]))
-    heard = np.minimum(heard, _time(done["rst_time"]))
     accepted = np.minimum.accumulate(heard[::-1])[::-1]
+    accepted = np.minimum(accepted, _time(done["rst_time"]))
     return _count(done["established_time"], times) - _count(np.sort(accepted), times)
 
 

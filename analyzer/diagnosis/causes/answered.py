@@ -3,7 +3,7 @@
 import numpy as np
 
 from analyzer.diagnosis.causes.base import Cause, Told, no_syn, strength
-from analyzer.diagnosis.facts import CERTAIN, LIKELY, NONE, POSSIBLE, Array, Facts
+from analyzer.diagnosis.facts import CERTAIN, LIKELY, NONE, POSSIBLE, TIMEOUT, Array, Facts
 from analyzer.schema import ANSWER_SYN_ACK
 from analyzer.units import NS
 
@@ -15,7 +15,8 @@ def weigh(facts: Facts) -> Array:
     """A SYN-ACK is certain to have arrived where the client shows it, or the client's side of the LB does."""
     delivered = facts.paths["answer_client"] == ANSWER_SYN_ACK
     sure = (facts.answer == ANSWER_SYN_ACK) & (facts.arrived | (delivered & facts.last_try))
-    lost = facts.missing_at_lb | facts.missing_at_client
+    late = facts.at_lb_server & ~facts.last_try & (facts.delay > TIMEOUT) & (not facts.slow)
+    lost = facts.missing_at_lb | facts.missing_at_client | late
     repeated = ~facts.last_try & (facts.gap > SOON)
     level = np.where(sure, CERTAIN, np.where(repeated & ~delivered, POSSIBLE, LIKELY))
     return strength(facts.taken, np.where(lost, NONE, level))

@@ -3,12 +3,8 @@
 import numpy as np
 
 from analyzer.diagnosis.causes.base import Cause, Told, no_syn, strength
-from analyzer.diagnosis.facts import CERTAIN, LIKELY, NONE, Array, Facts
+from analyzer.diagnosis.facts import CERTAIN, LIKELY, NONE, TIMEOUT, Array, Facts
 from analyzer.schema import ANSWER_SYN_ACK, NOT_THERE
-from analyzer.units import NS
-
-TIMEOUT = 9 * NS // 10
-"""A client that repeats its SYN after its timeout had no SYN-ACK by then."""
 
 
 def weigh(facts: Facts) -> Array:
@@ -18,7 +14,8 @@ def weigh(facts: Facts) -> Array:
     unseen = facts.paths["answer_lb"] == NOT_THERE
     waited = (facts.gap > TIMEOUT) & (facts.delay < facts.gap // 2)
     from_server = answered & facts.at_server & unseen & ~facts.direct & waited
-    from_lb = facts.silent & facts.at_lb_server & facts.echoed & (facts.covered == NONE)
+    late = answered & ~facts.last_try & (facts.delay > TIMEOUT)
+    from_lb = facts.at_lb_server & (late | (facts.silent & facts.echoed)) & (facts.covered == NONE) & (not facts.slow)
     level = np.where(lost, CERTAIN, np.where(from_server | from_lb, LIKELY, NONE))
     return strength(lost | from_server | from_lb, level)
 
