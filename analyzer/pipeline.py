@@ -12,6 +12,7 @@ from analyzer.diagnosis.diagnose import diagnose
 from analyzer.diagnosis.gather import Known, deltas
 from analyzer.diagnosis.model import Analysis, KernelChoice, Vantage
 from analyzer.diagnosis.netstat import load_pairs
+from analyzer.diagnosis.question import Question, narrow, parse_address, parse_time
 from analyzer.errors import InputError, UsageError
 from analyzer.kernel.profiles import find_profile
 from analyzer.kernel.settings import SYSCTLS, Settings, parse_sysctls
@@ -39,6 +40,8 @@ class AnalyzeOptions:
         backlog: The listener's backlog (Send-Q of ``ss -ltn``).
         netstat: (before, after) files of the hosts' counters, one pair per server in their order.
         probe_log: Output of a probe on the server.
+        port, vip: Narrow the question to this port, to this virtual (or server's) address.
+        since, until: Narrow it to SYNs of this time: ISO 8601 (UTC) or seconds since 1970.
         anonymizer: Maps every address before anything is said of it; None leaves them.
     """
 
@@ -51,7 +54,17 @@ class AnalyzeOptions:
     backlog: int | None = None
     netstat: Sequence[tuple[str, str]] = ()
     probe_log: str | None = None
+    port: int | None = None
+    vip: str | None = None
+    since: str | None = None
+    until: str | None = None
     anonymizer: Anonymizer | None = None
+
+    @property
+    def question(self) -> Question:
+        """Which SYNs are asked about."""
+        since, until = (None if text is None else parse_time(text) for text in (self.since, self.until))
+        return Question(self.port, None if self.vip is None else parse_address(self.vip), since, until)
 
 
 def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analysis:
@@ -66,6 +79,7 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
         UsageError: A setting or profile that does not exist, or no input at all.
     """
     settings, kernel = _known(options)
+    question = options.question
     snapshots = load_pairs(options.netstat)
     captures = _read(options, progress)
     order = {"server": 0, "lb": 1, "client": 2}
@@ -75,6 +89,7 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     vantages = [_judge(tracked, side, settings, kernel) for side, tracked in sides]
     seen = [vantage for vantage, _ in vantages]
     counters = reconcile_all(seen, snapshots)
+    narrow(seen, joined, question)
     known = Known(deltas(counters), cookies=bool(settings.syncookies))
     diagnosis = diagnose(seen, joined, vantages[0][1], known)
     diagnosis.counters = counters

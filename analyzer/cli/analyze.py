@@ -78,6 +78,25 @@ def analyze(
             metavar="FILE", help="Lines of a probe on the server (synquest probe), or of kfree_skb.", show_default=False
         ),
     ] = None,
+    port: Annotated[
+        int | None, typer.Option(metavar="N", help="Ask about SYNs to this port only.", show_default=False)
+    ] = None,
+    vip: Annotated[
+        str | None,
+        typer.Option(metavar="ADDR", help="Ask about SYNs to this virtual or server address only.", show_default=False),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Ask about SYNs from then on: 2017-03-14T09:00:02 (UTC) or seconds since 1970. What came before still "
+            "counts as their past.",
+            show_default=False,
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Ask about SYNs up to then.", show_default=False)
+    ] = None,
     tables: Annotated[str, typer.Option(metavar="FORMAT", help="parquet, csv or jsonl.")] = "parquet",
     no_figures: Annotated[bool, typer.Option("--no-figures", help="Tables and findings only.")] = False,
     as_json: Annotated[
@@ -114,6 +133,10 @@ def analyze(
         backlog=backlog,
         netstat=pairs(netstat),
         probe_log=probe_log,
+        port=port,
+        vip=vip,
+        since=since,
+        until=until,
         anonymizer=anonymizer(anonymize, anonymize_key),
     )
     from analyzer.cli.progress import reading
