@@ -23,11 +23,19 @@ from analyzer.schema import (
     OPT_TS,
     RST,
     SEEN_FIN_ORIG,
+    SEEN_FIN_ORIG_ACKED,
+    SEEN_FIN_RESP,
+    SEEN_FIN_RESP_ACKED,
     SEEN_MIDSTREAM,
+    SEEN_RST_ORIG,
+    SEEN_RST_RESP,
     SYN,
 )
 from analyzer.seqnum import add32, d32
 from analyzer.units import NO_TIME, US
+
+NEVER = 2**63 - 1
+CLOSED = SEEN_FIN_ORIG_ACKED | SEEN_FIN_RESP_ACKED | SEEN_RST_ORIG | SEEN_RST_RESP
 
 
 class Ev(NamedTuple):
@@ -82,6 +90,7 @@ class Hypothesis:
         vantage: Where the capture was taken.
         start: Time of the capture's first packet, ns.
         known_empty: Whether it is proven that no state from before the capture exists.
+        empty_from: Time from which packets have proven the same, ns.
     """
 
     profile: Profile
@@ -89,6 +98,11 @@ class Hypothesis:
     vantage: Vantage
     start: int
     known_empty: bool = False
+    empty_from: int = NEVER
+
+    def empty_before(self, now: int) -> bool:
+        """Whether it is known at *now* that nothing was left from before the capture."""
+        return self.known_empty or now > self.empty_from
 
     @property
     def remembers(self) -> bool:
@@ -126,25 +140,35 @@ class Engine:
         self._older: set[int] = set()
         self.writes: list[Write] = []
         self.contradictions: list[tuple[int, str]] = []
+        self.turned_round: dict[int, object] = {}
         self.judge = Judge(hypothesis, queues, reached)
+        self._now = NO_TIME
         self._start_second = hypothesis.vantage.seconds(hypothesis.start)[0]
 
     def memory(self, chain: int) -> PeerMemory | None:
         """The peer record that a SYN on *chain* is checked against, if this kernel keeps any."""
         if not self.hypothesis.remembers:
             return None
-        key = self.peer_of(chain)
+        return self._memory_of(self.peer_of(chain))
+
+    def _memory_of(self, key: object) -> PeerMemory | None:
         if key is None:
             return None
         memory = self.memories.get(key)
         if memory is None:
             memory = PeerMemory(self.profile, self._start_second, self.hypothesis.known_empty)
             self.memories[key] = memory
+        if memory.hidden and self._now > self.hypothesis.empty_from:
+            memory.hidden = False
         return memory
 
     def feed(self, ev: Ev) -> Ruling | None:
         """Take one event in order of arrival; returns the ruling if it is a SYN."""
         if ev.kind == KIND_ICMP:
+            return None
+        self._now = ev.time
+        if self.turned_round and ev.conn in self.turned_round:
+            self._from_before_reversed(ev)
             return None
         if ev.resp:
             if not ev.flags & SYN:
@@ -263,6 +287,20 @@ class Engine:
             return self._proven(socket, ev)
         return None
 
+    def _from_before_reversed(self, ev: Ev) -> None:
+        """A connection of before the capture that is recorded the wrong way round may write anything."""
+        socket = self.sockets.get(ev.chain)
+        if socket is None or socket.conn <= ev.conn:
+            self.sockets.pop(ev.chain, None)
+            self.judge.doubted[ev.chain] = ev.time
+            if not ev.seen & CLOSED and not ev.flags & RST:
+                socket = self.sockets[ev.chain] = Socket(Phase.OPEN, ev.conn, ev.time)
+                socket.midstream = True
+        if self.hypothesis.remembers and ev.seen & (SEEN_FIN_ORIG | SEEN_FIN_RESP):
+            memory = self._memory_of(self.turned_round[ev.conn])
+            if memory is not None:
+                memory.blur(self.vantage.seconds(ev.time)[0])
+
     def _from_before(self, ev: Ev) -> Socket:
         """A connection that was open before the capture began."""
         self._older.add(ev.conn)
@@ -298,7 +336,7 @@ class Engine:
 
     def _learn_taken(self, ev: Ev) -> None:
         """The handshake is completed, so the SYN passed the per-peer test, if it came through the listener."""
-        self.judge.doubted.pop(ev.chain, None)
+        self.judge.settle(ev.chain, ev.time)
         last = self._last_syn.pop(ev.chain, None)
         memory = self.memory(ev.chain)
         if last is None or memory is None or last[0] != ev.conn:

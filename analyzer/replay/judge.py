@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from analyzer.replay.queues import Listeners
 
 LEAD_IN = 60 * NS
+RECYCLED_LIFE = 11 * NS
+"""A recycled bucket is gone by then, even of a connection whose round trip was never measured."""
 REQUEST_LIFE = 63 * NS
 """A request is gone after five SYN-ACK timeouts (tcp_synack_retries = 5, initial RTO 1 s)."""
 
@@ -76,6 +78,7 @@ class Judge:
         self.queues = queues
         self.reached = reached
         self.doubted: dict[int, int] = {}
+        self.settled: set[int] = set()
 
     def syn(self, ev: Ev, socket: Socket | None, memory: PeerMemory | None) -> Ruling:
         """Judge the SYN *ev* that finds *socket* on its four numbers."""
@@ -93,7 +96,7 @@ class Judge:
             elif not all(other.certain for other in rulings):
                 first.certain = False
                 first.reason = first.reason or next(r.reason for r in rulings if not r.certain)
-        if (socket is None or not socket.sure) and not self.hypothesis.known_empty:
+        if (socket is None or not socket.sure) and not self.hypothesis.empty_before(ev.time):
             self._doubt_the_past(ev, first)
         if first.certain and self._repeats_in_silence(ev, socket):
             first.certain, first.reason = False, "the client repeats a SYN that should have been taken"
@@ -111,12 +114,22 @@ class Judge:
 
         Each SYN that it refuses may have kept it for another minute.
         """
+        if ev.chain in self.settled:
+            return
         since = max(self.hypothesis.start, self.doubted.get(ev.chain, self.hypothesis.start))
         missing = since + LEAD_IN - ev.time
-        if missing > 0 and ruling.verdict != "drop":
+        if ruling.verdict == "drop":  # a memory that rejects also shortens the lives of most buckets
+            missing -= LEAD_IN - RECYCLED_LIFE
+        if missing > 0:
             self.doubted[ev.chain] = ev.time
             ruling.reason = ruling.reason if not ruling.certain else lead_in_text(-(-missing // NS))
             ruling.certain = False
+
+    def settle(self, chain: int, now: int) -> None:
+        """A handshake on these four numbers was completed: what stood on them before is gone."""
+        if chain in self.doubted or now < self.hypothesis.start + LEAD_IN:
+            self.doubted.pop(chain, None)
+            self.settled.add(chain)
 
     def _doubt(self, socket: Socket | None) -> str:
         if socket is None or not socket.sure:

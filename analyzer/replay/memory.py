@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from analyzer.kernel.profiles import Profile
 from analyzer.kernel.rules import peer_rejects, peer_write_replaces
-from analyzer.seqnum import add32, d32
+from analyzer.seqnum import d32
 from analyzer.units import MS, NS
 
 FRESH_SECONDS = 60
@@ -73,7 +73,7 @@ class PeerMemory:
         self.start_second = start_second
         self.states: list[Stamp] = [EMPTY]
         self.hidden = not known_empty
-        self.bounds: list[int] = []
+        self.bounds: list[int] = []  # TSvals of SYNs that passed
         self.diverged = False
         self.pending: list[tuple[int, int, int | None]] = []
 
@@ -104,11 +104,25 @@ class PeerMemory:
         return Check(likely, certain and not hidden, stamp, certain and hidden)
 
     def _bounded(self, tsval: int, tolerance: int) -> bool:
-        """Whether a SYN that passed shows that no hidden TSval is ahead of *tsval* by more than *tolerance*.
+        """Whether SYNs that passed show that no hidden TSval is ahead of *tsval* by more than *tolerance*.
 
-        On a circle "behind" reaches half way round, so only a SYN that passed shortly behind counts.
+        A SYN that passed with TSval y excludes the half circle [y + 2, y + 2**31 - 1].  What is asked for is the
+        half circle [tsval + tolerance + 1, tsval + 2**31 - 1]: one bound at or behind *tsval* excludes its near
+        part, and all of it but a sliver on the far side if it lies close behind; else another bound ahead must
+        exclude the rest.
         """
-        return any(-tolerance <= d32(tsval, bound) < NEARBY for bound in self.bounds)
+        below, above = -(1 << 31), 1 << 31
+        for bound in self.bounds:
+            offset = d32(bound, tsval)
+            if offset < tolerance:
+                below = max(below, offset)
+            else:
+                above = min(above, offset)
+        return below > -NEARBY or (below > -(1 << 31) and above - below <= (1 << 31) - 2)
+
+    def blur(self, second: int) -> None:
+        """Something that was not understood may have written in *second* at the latest."""
+        self.hidden, self.start_second = True, second
 
     def _hidden_matters(self, tsval: int | None, likely: bool) -> bool:
         """Whether some state from before the capture would decide otherwise."""
@@ -162,7 +176,9 @@ class PeerMemory:
             or not all(peer_rejects(self.profile, s.tsval, s.second, tsval, second) for second in now)
         ]
         if tsval is not None:
-            self.bounds = [*self.bounds[-(MOST_BOUNDS - 1) :], add32(tsval, 1)]
+            self.bounds = [*self.bounds[-(MOST_BOUNDS - 1) :], tsval]
+        elif self.profile.drop_without_ts and all(s.written < arrived for s in self.states):
+            self.hidden = False  # a fresh stamp of any value would have dropped it
         self.states = left or [EMPTY, *self.states][:MAX_STATES]
         return bool(left)
 

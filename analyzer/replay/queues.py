@@ -244,7 +244,6 @@ class Queues:
             return
         del self._open[chain]
         self._missed_peers.clear()
-        self.reach.answered(self.peer_of(chain))
         if asked[1] != "cookie":
             self.requests.confirm(chain, born)
 
@@ -263,7 +262,7 @@ class Queues:
     def _missed(self, chain: int, born: int) -> None:
         """A SYN that should have been taken was not."""
         peer = self.peer_of(chain)
-        if not self.reach.answers(peer, born):
+        if not self.reach.shown(peer, born + SILENCE):
             self.reach.missed(peer)
             return
         self._missed_peers.add(peer)

@@ -1,9 +1,9 @@
 """Which networks the server has been seen to talk with: elsewhere it may have no route back.
 
 A SYN from a network that the server cannot answer (no route, a firewall, rp_filter) is dropped
-without a trace (step L10), and no packet tells beforehand.  So a SYN-ACK is certain only once a
-handshake of the same network was completed, or handshakes of several networks far apart, which takes
-a default route.  SYN-ACKs themselves are not read for this.
+without a trace (step L10), and no packet tells beforehand.  So a SYN-ACK is certain only once an
+earlier SYN of the same network was answered, or SYNs of several networks far apart, which takes a
+default route.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from analyzer.connections import Tracked
-from analyzer.schema import SEEN_ESTABLISHED, SEEN_MIDSTREAM
+from analyzer.schema import SEEN_MIDSTREAM
 from analyzer.spool import Spool
 from analyzer.units import NO_TIME
 
@@ -23,7 +23,7 @@ UNREACHED = "no earlier packet shows that the server can answer this network"
 NO_ANSWERS = "no SYN of this network was answered so far: no route back, a firewall or rp_filter"
 NEVER = np.iinfo(np.int64).max
 FAR_APART = 4
-"""Completed handshakes of so many distant networks take a default route."""
+"""Answers to so many distant networks take a default route."""
 FEW_SILENCES = 3
 
 
@@ -45,33 +45,24 @@ class Reach:
         first = np.full(len(hosts), NEVER, np.int64)
         for rows in tracked.connections.chunks():
             older = (rows["seen"] & SEEN_MIDSTREAM) > 0
-            spoke = np.where(older, rows["start"], rows["established_time"])
-            known = older | (((rows["seen"] & SEEN_ESTABLISHED) > 0) & (spoke != NO_TIME))
+            spoke = np.where(older, rows["start"], rows["syn_ack_time"])
+            known = spoke != NO_TIME
             np.minimum.at(first, rows["orig"][known], spoke[known])
         default = np.sort(_earliest(first, distant))[: FAR_APART + 1]
         routed = int(default[FAR_APART - 1]) if len(default) >= FAR_APART else NEVER
         self.ready: Times = np.minimum(_earliest(first, self.net)[self.net], routed)
         self._ready, self._net = self.ready.tolist(), self.net.tolist()
         self._silent: dict[int, int] = {}
-        self._answered: set[int] = set()
 
     def fresh(self) -> "Reach":
         """The same knowledge for another replay, with no SYN missed yet."""
         other = object.__new__(Reach)
-        other.__dict__.update(self.__dict__, _silent={}, _answered=set())
+        other.__dict__.update(self.__dict__, _silent={})
         return other
 
     def shown(self, host: int, now: int) -> bool:
         """Whether the server was seen to talk with this network before *now*."""
         return bool(self._ready[host] < now)
-
-    def answers(self, host: int, now: int) -> bool:
-        """Whether the server has talked with this network, or has answered a SYN of it, before *now*."""
-        return self.shown(host, now) or self._net[host] in self._answered
-
-    def answered(self, host: int) -> None:
-        """A SYN of this network got its SYN-ACK."""
-        self._answered.add(self._net[host])
 
     def missed(self, host: int) -> None:
         """A SYN that should have been taken got no answer."""
@@ -80,7 +71,7 @@ class Reach:
 
     def refuses(self, host: int, now: int) -> bool:
         """Whether this network's SYNs went unanswered so far, all of them and several."""
-        return self._silent.get(self._net[host], 0) >= FEW_SILENCES and not self.answers(host, now)
+        return self._silent.get(self._net[host], 0) >= FEW_SILENCES and not self.shown(host, now)
 
 
 def _numbered(v6: Any, prefix: Any) -> Times:

@@ -12,13 +12,14 @@ from analyzer.connections import Tracked
 from analyzer.kernel.profiles import Profile
 from analyzer.kernel.rules import RULE_NAMES, WRITE_EVENTS, peer_key
 from analyzer.kernel.settings import Settings
-from analyzer.replay.engine import Engine, Ev, Hypothesis, Write
+from analyzer.replay.engine import NEVER, Engine, Ev, Hypothesis, Write
+from analyzer.replay.evidence import booted, capture_start
 from analyzer.replay.judge import Ruling
 from analyzer.replay.queues import BACKLOG_UNKNOWN, Listeners
 from analyzer.replay.reach import reach_of
 from analyzer.replay.screen import Reasons, screen
 from analyzer.replay.vantage import SERVER, Vantage
-from analyzer.schema import ACK, ANSWER_SYN_ACK, PEER_STATE, SYN, VERDICT, VERDICTS
+from analyzer.schema import ACK, ANSWER_SYN_ACK, PEER_STATE, SEEN_MIDSTREAM, SYN, VERDICT, VERDICTS
 from analyzer.seqnum import d32
 from analyzer.spool import Spool
 from analyzer.units import NO_TIME
@@ -69,6 +70,23 @@ class _Chains:
             self.resp[rows["chain"]] = rows["resp"]
             self.port[rows["chain"]] = rows["resp_p"]
 
+    def turned_round(self, tracked: Tracked) -> dict[int, object]:
+        """Connections from before the capture whose "originator" is a listener: id -> peer key of the true one.
+
+        Where a capture begins in a connection its direction is a guess by the ports; SYNs tell who listens.
+        """
+        listening = np.unique(
+            np.concatenate([_end(s["resp"], s["resp_p"]) for s in tracked.syns.chunks()] or [_NO_END])
+        )
+        found: dict[int, object] = {}
+        for rows in tracked.connections.chunks():
+            older = rows[(rows["seen"] & SEEN_MIDSTREAM) > 0]
+            wrong = np.isin(_end(older["orig"], older["orig_p"]), listening)
+            wrong &= ~np.isin(_end(older["resp"], older["resp_p"]), listening)
+            for conn, orig, resp in older[wrong][["conn", "orig", "resp"]].tolist():
+                found[conn] = self._key(resp, orig)
+        return found
+
     def originator(self, chain: int) -> int:
         """Host id of a chain's originator."""
         return int(self.orig[chain])
@@ -80,10 +98,19 @@ class _Chains:
     def peer(self, chain: int) -> object:
         """Key of the peer record of a chain's originator; None where the kernel keeps none."""
         orig, resp = int(self.orig[chain]), int(self.resp[chain])
-        if orig < 0:
-            return None
+        return None if orig < 0 else self._key(orig, resp)
+
+    def _key(self, orig: int, resp: int) -> object:
         key = peer_key(self._profile, resp, orig, v6=bool(self._v6[orig]))
         return key if self._one_server or key is None or self._profile.key == "local_remote" else (resp, key)
+
+
+_NO_END = np.zeros(0, np.int64)
+
+
+def _end(host: Any, port: Any) -> Any:
+    """A host and port as one number."""
+    return (host.astype(np.int64) << 16) | port
 
 
 def events_of(tracked: Tracked, needed: Any = None) -> Iterator[Ev]:
@@ -121,12 +148,14 @@ class Scope:
         known_empty: Whether something proves that no state from before the capture exists.
         front_hosts: Host ids that a load balancer answers for: no server of ours judges their SYNs.
         limit: Events to read at the most, 0 for all; for scoring candidates.
+        start: Time from which packets were read, where the user left earlier ones out; else the first packet's.
     """
 
     vantage: Vantage = SERVER
     known_empty: bool = False
     front_hosts: frozenset[int] = frozenset()
     limit: int = 0
+    start: int = NO_TIME
 
 
 def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope = Scope()) -> Replayed:
@@ -153,6 +182,7 @@ def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope 
         Listeners(profile, filled, chains, reach, scope.vantage.at_server) if sieve is None else None,
         lambda chain, now: reach.shown(chains.originator(chain), now),
     )
+    engine.turned_round = chains.turned_round(tracked)
     needed = None if sieve is None else sieve.needed
     reasons = Reasons(replayed.reasons)
     answers = _answers(tracked) if sieve is None else None
@@ -183,7 +213,11 @@ def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope 
 def hypothesis_of(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope) -> Hypothesis:
     """What a replay assumes, with the profile's defaults filled in."""
     filled = settings.with_defaults(profile)
-    return Hypothesis(profile, filled, scope.vantage, max(tracked.first_time, 0), scope.known_empty)
+    if scope.start != NO_TIME:
+        return Hypothesis(profile, filled, scope.vantage, scope.start, scope.known_empty)
+    boot = booted(tracked, profile)
+    empty_from = NEVER if boot is None else boot.proven
+    return Hypothesis(profile, filled, scope.vantage, capture_start(tracked), scope.known_empty, empty_from)
 
 
 def _lower(out: Records, where: Any, reason: int) -> None:

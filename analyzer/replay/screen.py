@@ -126,6 +126,7 @@ class Screen:
         self._doubt(out, self.reach.ready[syns["orig"]] >= syns["time"], reasons.number(UNREACHED))
         if not self.hypothesis.known_empty:
             missing = -((syns["time"] - self.hypothesis.start - LEAD_IN) // NS)
+            missing[syns["time"] > self.hypothesis.empty_from] = 0
             early = missing > 0
             for seconds in np.unique(missing[early]).tolist():
                 self._doubt(out, missing == seconds, reasons.number(lead_in_text(seconds)))
