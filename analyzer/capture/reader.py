@@ -1,7 +1,7 @@
 """One capture file as blocks of packets: format, order and damage."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from analyzer.capture.stream import ByteStream
 from analyzer.errors import InputError, Problem
 from analyzer.schema import PACKET
 from analyzer.units import NO_TIME
+
+if TYPE_CHECKING:
+    from analyzer.capture.nstrace import NstraceStream
 
 Records = np.ndarray[Any, np.dtype[np.void]]
 
@@ -49,7 +52,7 @@ class FileReader:
         self.problems: list[Problem] = []
         self.counts = np.zeros(CODES, np.int64)
         self._digests, self._index = digests, index
-        self._stream = ByteStream(path, hashes)
+        self._stream: ByteStream | NstraceStream = ByteStream(path, hashes)
         self.info.compression = self._stream.compression
         self._buffer = np.empty(buffer_bytes, np.uint8)
         self._state = np.zeros(walk.STATE_SIZE, np.int64)
@@ -79,7 +82,7 @@ class FileReader:
             self._state[walk.POS] = 24
         elif head[:4] == PCAPNG_MAGIC:
             self.info.format = "pcapng"
-        else:
+        elif not self._sniff_nstrace():
             self._stream.finish()
             if self._stream.damage is not None:
                 raise InputError(str(self._stream.damage))
@@ -90,6 +93,25 @@ class FileReader:
             raise InputError(
                 f"{self.info.path}: offset 0: {what}; give a file written by tcpdump, dumpcap or Wireshark"
             )
+
+    def _sniff_nstrace(self) -> bool:
+        """Whether it is a NetScaler trace; it then goes on as the pcapng that it is translated to."""
+        from analyzer.capture import nstrace
+
+        first = self._buffer[: min(nstrace.PAGE_V3, self._left())]
+        page = nstrace.page_size(first.tobytes())
+        if not page:
+            if nstrace.is_first_generation(first.tobytes()):
+                raise InputError(
+                    f"{self.info.path}: offset 0: a NetScaler trace of version 1.0, which is not read; "
+                    "convert it with editcap, or take the trace as pcap"
+                )
+            return False
+        self.info.format = "nstrace"
+        self._stream = nstrace.NstraceStream(self._stream, self._buffer[: self._left()], page)
+        self._state[walk.END] = 0
+        self._more()
+        return True
 
     def _left(self) -> int:
         return int(self._state[walk.END] - self._state[walk.POS])
@@ -198,7 +220,7 @@ class FileReader:
 
     @property
     def _is_pcapng(self) -> bool:
-        return self.info.format == "pcapng"
+        return self.info.format != "pcap"
 
     def _end(self) -> None:
         if self._stream.damage is not None:
