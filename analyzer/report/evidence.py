@@ -10,17 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from analyzer.capture.frames import Frame, fetch
 from analyzer.capture.inputs import InputFile
+from analyzer.diagnosis.clock import CommonClock
 from analyzer.diagnosis.model import Analysis, Vantage
 from analyzer.errors import InputError
-from analyzer.report.clocks import aligned, reference
 from analyzer.report.pcapng import PcapngWriter
 from analyzer.report.scrub import Scrubber
 from analyzer.report.selection import Mark, Selection, select
-from analyzer.units import NO_TIME
 
 LINK_ETHERNET = 1
 MOST_OPEN = 8
@@ -105,7 +102,7 @@ def _description(analysis: Analysis, vantage: Vantage) -> str:
     """Where a capture was taken and how its clock stands, with the hard bound."""
     sides = {"lb": "load balancer", "server": "server", "client": "client side"}
     where = f"capture at the {sides.get(vantage.side, vantage.side)}"
-    first = reference(analysis)
+    first = CommonClock(analysis.vantages, analysis.joined).reference
     if len(analysis.vantages) == 1:
         return where
     if vantage.name == first:
@@ -149,6 +146,7 @@ def _stream(
     analysis: Analysis, chosen: Selection, chain: list[int], everything: bool, size: int, problems: list[str]
 ) -> Iterator[Item]:
     name, files = chosen.vantage.name, chosen.vantage.tracked.files
+    clock = CommonClock(analysis.vantages, analysis.joined)
     by_file: dict[int, list[int]] = {}
     for file, number in chosen.marks:
         by_file.setdefault(file, []).append(number)
@@ -160,13 +158,9 @@ def _stream(
                 mark = None
                 if not everything:
                     continue
-            yield _reference_time(analysis, name, frame.time), name, frame, mark
+            yield clock.time(name, frame.time), name, frame, mark
     except InputError as error:
         problems.append(str(error))
-
-
-def _reference_time(analysis: Analysis, name: str, time: int) -> int:
-    return time if time == NO_TIME else int(aligned(analysis, name, np.array([time], np.int64))[0])
 
 
 def _copy(
