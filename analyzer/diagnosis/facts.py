@@ -45,7 +45,7 @@ class Facts:
         established: The handshake was completed.
         gap: ns to the next SYN of the same attempt, NO_TIME if none.
         went_on: No SYN-ACK was captured, and yet the client went on as after one.
-        ack_ignored: The SYN-ACK was repeated although the third ACK had promptly come.
+        ack_ignored: The listener did not take the third ACK: it repeated its SYN-ACK, or reset.
         echoed: A SYN-ACK to a later try echoes the TSval of this one.
         hit_open, hit_closed: The four numbers were used before, not closed or closed.
         rejecting: The server sent ICMP errors to this source shortly before or after.

@@ -77,6 +77,7 @@ class Gatherer:
         tracked = self.vantage.tracked
         self.paths = joined.path(self.vantage.name, len(tracked.syns))
         self.tries = tries.Tries.of(tracked)
+        self._refused_acks = tries.ack_ignored(self.tries.conns) | tries.aborted(tracked, self.tries.conns)
         self.counters = known.counters.get(self.vantage.name, {})
         self._servers = ServerCoverage(self.vantage, vantages, joined) if self.vantage.side == "lb" else None
         self._forwarding = forwarding_window(self.vantage, self.paths) if self.vantage.side == "lb" else None
@@ -116,7 +117,7 @@ class Gatherer:
             established=established,
             gap=gap,
             went_on=silent & last & there & (tries.went_on(conns) | (several & established)),
-            ack_ignored=there & tries.ack_ignored(conns),
+            ack_ignored=there & self._refused_acks[conn_at] if len(self.tries.conns) else there,
             echoed=silent & ~last & there & tries.echoes(conns, rows["tsval"], (rows["opts"] & OPT_TS) != 0),
             hit_open=hit_open,
             hit_closed=hit_closed,

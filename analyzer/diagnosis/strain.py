@@ -6,6 +6,7 @@ it are answered, that load is the backlog and the queue was full; silence that d
 load has another reason.  kernel-model L5, L6, L9.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,15 +120,15 @@ def strained(tracked: Tracked, seen: Observed, *, young_only: bool, cookies: boo
     found = [
         fit
         for name, some, own in zip(names.tolist(), syns, its, strict=True)
-        if (fit := _judge(name, seen, order[some], conns[own], young_only, cookies)) is not None
+        for fit in _judge(name, seen, order[some], conns[own], young_only, cookies)
     ]
     if not found:
         return CALM
-    rows = np.concatenate([explained for _, explained, _ in found])
-    queue = np.concatenate([np.full(len(explained), listener.queue, np.uint8) for listener, explained, _ in found])
+    rows = np.concatenate([fit.silent for fit in found])
+    queue = np.concatenate([np.full(len(fit.silent), fit.listener.queue, np.uint8) for fit in found])
     by_row = np.argsort(rows)
-    refuted = np.sort(np.concatenate([answered for _, _, answered in found]))
-    return Strain(tuple(listener for listener, _, _ in found), rows[by_row], queue[by_row], refuted)
+    refuted = np.unique(np.concatenate([fit.answered for fit in found]))
+    return Strain(tuple(fit.listener for fit in found), rows[by_row], queue[by_row], refuted)
 
 
 def _key(host: Array, port: Array) -> Array:
@@ -140,24 +141,38 @@ def _groups(keys: Array, names: Array) -> list[slice]:
     return [slice(a, b) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
-def _judge(
-    name: int, seen: Observed, mine: Array, conns: Records, young_only: bool, cookies: bool
-) -> tuple[Listener, Array, Array] | None:
-    """One listener: (what its SYNs say, rows that a full queue explains, rows answered in spite of it)."""
-    silent, times = seen.silent[mine], seen.time[mine]
-    waiting, half_open = _waiting(conns, times), _half_open(conns, times)
-    if young_only:
-        waiting = np.where(half_open > 1, waiting, 0)
-    fits = [(*_threshold(waiting, silent), ACCEPT_FULL, waiting)]
+@dataclass(frozen=True)
+class Fit:
+    """One full queue: its listener, the silent rows that it explains, and rows answered at its load."""
+
+    listener: Listener
+    silent: Array
+    answered: Array
+
+
+def _judge(name: int, seen: Observed, mine: Array, conns: Records, young_only: bool, cookies: bool) -> Iterator[Fit]:
+    """The full queues of one listener, the clearer one first; the second explains what the first leaves."""
+    times = seen.time[mine]
+    half_open = _half_open(conns, times)
+    waiting = _waiting(conns, times)
+    loads = {ACCEPT_FULL: np.where(half_open > 1, waiting, 0) if young_only else waiting}
     if not cookies:
-        fits.append((*_threshold(half_open, silent), SYN_FULL, half_open))
-    gain, load, queue, measure = max(fits, key=lambda fit: fit[0])
-    if gain < CLEAR:
-        return None
-    above = measure >= load
-    counts = [int(np.count_nonzero(x)) for x in (above & silent, above & ~silent, ~above, ~above & silent)]
-    listener = Listener(name >> 16, name & 0xFFFF, queue, load, *counts)
-    return listener, seen.row[mine][above & silent], seen.row[mine][above & ~silent]
+        loads[SYN_FULL] = half_open
+    left = np.ones(len(mine), np.bool_)
+    while loads and np.count_nonzero(seen.silent[mine[left]]) >= FEWEST_SILENT:
+        silent = seen.silent[mine[left]]
+        fits = [(*_threshold(load[left], silent), queue) for queue, load in loads.items()]
+        gain, least, queue = max(fits)
+        if gain < CLEAR:
+            return
+        load = loads.pop(queue)[left]
+        above = (load >= least) | _peaks(load, silent, times[left])
+        counts = [int(np.count_nonzero(x)) for x in (above & silent, above & ~silent, ~above, ~above & silent)]
+        rows = seen.row[mine[left]]
+        yield Fit(
+            Listener(name >> 16, name & 0xFFFF, queue, least, *counts), rows[above & silent], rows[above & ~silent]
+        )
+        left[np.flatnonzero(left)[above & silent]] = False
 
 
 def _at(tracked: Tracked, names: Array) -> Records:
@@ -195,6 +210,14 @@ def _half_open(conns: Records, times: Array) -> Array:
 
 def _count(times: Array, until: Array) -> Array:
     return np.searchsorted(times, until, side="left")
+
+
+def _peaks(load: Array, silent: Array, times: Array) -> Array:
+    """Silent SYNs under a load above that of the answered SYNs next to them in time: a shorter jam of the queue."""
+    heard = np.flatnonzero(~silent)
+    known = np.concatenate(([-1], load[heard], [-1]))
+    place = np.searchsorted(times[heard], times)
+    return silent & (load >= SMALLEST_LOAD) & (load > known[place]) & (load > known[place + 1])
 
 
 def _threshold(load: Array, silent: Array) -> tuple[float, int]:

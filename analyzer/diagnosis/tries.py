@@ -10,7 +10,9 @@ from analyzer.connections import Tracked
 from analyzer.schema import (
     ANSWER_NONE,
     CONNECTION,
+    KIND_TCP,
     OPT_TS,
+    RST,
     SEEN_ESTABLISHED,
     SEEN_RST_ORIG,
     SEEN_RST_RESP,
@@ -136,6 +138,26 @@ def ack_ignored(conns: Records) -> Array:
     prompt = (conns["established_time"] != NO_TIME) & (conns["established_time"] - conns["syn_ack_time"] < PROMPT)
     talked = (conns["bytes_orig"] > 0) & (conns["syn_ack_time"] != NO_TIME)
     return prompt & talked & (conns["syn_ack_count"] > 1) & (conns["syn_count"] == 1)
+
+
+def aborted(tracked: Tracked, conns: Records) -> Array:
+    """The third ACK was answered by a bare RST with its own ACK number: no socket took it (tcp_abort_on_overflow).
+
+    An application that closes sends its RST with the ACK flag.
+    """
+    young = (conns["established_time"] != NO_TIME) & (conns["first_data_resp"] == NO_TIME)
+    young &= ((conns["seen"] & SEEN_RST_RESP) != 0) & (conns["rst_time"] - conns["established_time"] < PROMPT)
+    young &= conns["established_time"] - conns["syn_ack_time"] < PROMPT
+    out = np.zeros(len(conns), np.bool_)
+    ids = conns["conn"][young]
+    if not len(ids):
+        return out
+    for chunk in tracked.events.chunks():
+        resets = chunk[(chunk["flags"] == RST) & (chunk["resp"] == 1) & (chunk["kind"] == KIND_TCP)]
+        at, there = _find(ids, resets["conn"])
+        where = np.flatnonzero(young)[at[there]]
+        out[where] |= resets["seq"][there] == conns["isn_resp"][where] + np.uint32(1)
+    return out
 
 
 def echoes(conns: Records, tsval: Array, has_ts: Array) -> Array:

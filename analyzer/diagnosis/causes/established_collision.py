@@ -6,14 +6,14 @@ from analyzer.diagnosis.causes.base import Cause, Told, counted, foreseen
 from analyzer.diagnosis.facts import LIKELY, POSSIBLE, Array, Facts
 from analyzer.schema import ANSWER_ACK, ANSWER_RST
 
+BUCKETS = ("fin_wait2_ack", "fin_wait2_reset", "fin_wait2_rate_limited")
+"""Half closed: the kernel keeps it as a small TIME-WAIT socket, so "open" is a matter of words."""
 RULES = (
     "live_challenge",
     "live_silent",
     "live_abort",
     "live_rate_limited",
-    "fin_wait2_ack",
-    "fin_wait2_reset",
-    "fin_wait2_rate_limited",
+    *BUCKETS,
     "syn_recv_paws",
     "syn_recv_ack",
     "syn_recv_reset",
@@ -25,9 +25,11 @@ def weigh(facts: Facts) -> Array:
     """As foreseen; a bare ACK that was not foreseen speaks for a connection that the capture does not show."""
     met = np.maximum(facts.answered_by(RULES, "ack", ANSWER_ACK), facts.answered_by(RULES, "rst", ANSWER_RST))
     met = np.maximum(met, facts.hidden_ack(RULES))
+    met = np.maximum(met, facts.dropped_by(RULES))
+    met = np.where(facts.ruled(BUCKETS), np.minimum(met, LIKELY), met).astype(np.uint8)
     unforeseen = (facts.answer == ANSWER_ACK) & ~facts.verdict("ack") & ~facts.hit_closed
     alike = np.where(unforeseen, np.where(facts.hit_open, LIKELY, POSSIBLE), 0).astype(np.uint8)
-    return np.maximum(np.maximum(met, facts.dropped_by(RULES)), alike)
+    return np.maximum(met, alike)
 
 
 def statement(told: Told) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 
 from analyzer.diagnosis.causes.base import Cause, Told, no_syn, strength
 from analyzer.diagnosis.facts import CERTAIN, LIKELY, NONE, TIMEOUT, Array, Facts
-from analyzer.schema import ANSWER_SYN_ACK, NOT_THERE
+from analyzer.schema import ANSWER_NONE, ANSWER_SYN_ACK, NOT_THERE
 
 
 def weigh(facts: Facts) -> Array:
@@ -16,7 +16,8 @@ def weigh(facts: Facts) -> Array:
     from_server = answered & facts.at_server & unseen & ~facts.direct & waited
     late = answered & ~facts.last_try & (facts.delay > TIMEOUT)
     from_lb = facts.at_lb_server & (late | (facts.silent & facts.echoed)) & (facts.covered == NONE) & (not facts.slow)
-    level = np.where(lost, CERTAIN, np.where(from_server | from_lb, LIKELY, NONE))
+    never = facts.paths["answer_lb"] == ANSWER_NONE
+    level = np.where(lost, np.where(never, CERTAIN, LIKELY), np.where(from_server | from_lb, LIKELY, NONE))
     return strength(lost | from_server | from_lb, level)
 
 
