@@ -1,6 +1,6 @@
 """The same packet in two captures, known by its content."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,22 @@ LEVELS = ("whole", "without_ipid", "relative")
 _SYN, _SYN_ACK, _OTHER = 1, 2, 3
 
 
+BOOK_COLUMNS = (
+    "conn", "chain", "orig", "resp", "orig_p", "resp_p", "seen", "file", "isn_orig", "isn_resp", "syn_count",
+    "syn_ack_count", "syn_time", "syn_ack_time", "syn_ack_frame", "established_time", "first_tsval_orig",
+    "first_tsval_resp",
+)  # fmt: skip
+
+
+def connections_by_id(tracked: Tracked, columns: Sequence[str]) -> Records:
+    """Some columns of the CONNECTION rows, in the order of their ids."""
+    rows = np.zeros(tracked.connection_count, np.dtype([(name, CONNECTION.dtype[name]) for name in columns]))
+    for chunk in tracked.connections.chunks():
+        for name in columns:
+            rows[name][chunk["conn"]] = chunk[name]
+    return rows
+
+
 @dataclass(frozen=True)
 class Sightings:
     """Packets of one capture, each once.
@@ -61,9 +77,7 @@ class Book:
 
     def __init__(self, tracked: Tracked) -> None:
         self.tracked = tracked
-        self.conns = np.zeros(tracked.connection_count, CONNECTION.dtype)
-        for chunk in tracked.connections.chunks():
-            self.conns[chunk["conn"]] = chunk
+        self.conns = connections_by_id(tracked, BOOK_COLUMNS)
         hosts = tracked.hosts
         address = mixed(hosts["hi"], hosts["lo"], hosts["v6"])
         c = self.conns
