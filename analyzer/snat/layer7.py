@@ -1,8 +1,10 @@
 """Pairing where the load balancer opens a connection of its own: what passes is payload, and time goes on.
 
 A candidate pair must be possible (the server's leg begins while the client's lives, no byte leaves before it
-came) and must carry the same first bytes one way or the other, or as many of them.  Each leg gets one partner,
-so that the whole costs least; how much worse the next best choice is, is the margin.
+came) and must carry the same first bytes one way or the other, or as many of them.  How much that says depends
+on how common those bytes are, and on how well the delay fits the delays that this proxy has: both are learned
+from the capture itself.  Each leg gets one partner, so that the whole is likeliest; a pair's margin is the
+probability that is left between it and the next best choice, "none of these" included.
 """
 
 from collections.abc import Sequence
@@ -21,8 +23,12 @@ WINDOW = 10 * NS
 """A proxy opens its own connection within this time after the client's, or the pair is not looked for."""
 MOST_RIVALS = 16
 """Candidates per leg; the nearest in time are kept."""
-CLEAR = 0.25
+CLEAR = 0.9
 """Least margin of a pair that is reported."""
+NO_PARTNER = 0.02
+"""Share of legs that are taken to have no partner in the capture."""
+ROUNDS = 8
+"""Rounds in which delays are learned from likely pairs and likely pairs from delays."""
 LARGEST_BLOCK = 2000
 """Legs per assignment; a larger block is cut at its widest pause."""
 
@@ -149,62 +155,105 @@ def _same_payload(front: Ends, back: Ends) -> tuple[Array, Array]:
     parts = [_within(front, back, front.conns[name], back.conns[name]) for name in ("digest_orig", "digest_resp")]
     a, b = (np.concatenate(part) for part in zip(*parts, strict=True))
     a, b = np.unique(np.stack([a, b]), axis=1)
-    good = _possible(front.conns[a], back.conns[b])
-    return a[good], b[good]
+    return _possible(front, back, a, b)
 
 
 def _same_time(front: Ends, back: Ends) -> tuple[Array, Array]:
     """Possible pairs that carried as many bytes in one direction at least, and any at all."""
     one = np.ones(len(front), np.uint64), np.ones(len(back), np.uint64)
     a, b = _within(front, back, *one)
-    f, s = front.conns[a], back.conns[b]
     alike = np.zeros(len(a), np.bool_)
     for name in ("bytes_orig", "bytes_resp"):
-        alike |= (f[name] == s[name]) & (f[name] > 0)
-    good = alike & _possible(f, s)
-    return a[good], b[good]
+        f = front.conns[name][a]
+        alike |= (f == back.conns[name][b]) & (f > 0)
+    return _possible(front, back, a[alike], b[alike])
 
 
 def _within(front: Ends, back: Ends, front_key: Array, back_key: Array) -> tuple[Array, Array]:
     """Pairs with equal nonzero keys whose server leg starts within WINDOW after the client's; the latest few."""
+    if not len(front) or not len(back):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
     order = np.lexsort((front.conns["start"], front_key))
-    keys, times = front_key[order], front.conns["start"][order]
-    values = np.unique(np.concatenate((keys, back_key)))
-    low_time = min(times.min(), back.conns["start"].min()) - WINDOW
-    scale = int(max(times.max(), back.conns["start"].max()) - low_time + 2 * WINDOW) // US
-    place = np.searchsorted(values, keys) * scale + (times - low_time) // US
+    values = np.unique(np.concatenate((front_key, back_key)))
+    moments = np.sort(front.conns["start"])
+    scale = len(moments) + 1
+    place = np.searchsorted(values, front_key[order]) * scale + np.searchsorted(moments, front.conns["start"][order])
     base = np.searchsorted(values, back_key) * scale
-    start = back.conns["start"] - low_time
-    high = np.searchsorted(place, base + (start + LATE) // US, "right")
-    low = np.maximum(np.searchsorted(place, base + (start - WINDOW) // US), high - MOST_RIVALS)
+    start = back.conns["start"]
+    high = np.searchsorted(place, base + np.searchsorted(moments, start + LATE, "right"))
+    low = np.searchsorted(place, base + np.searchsorted(moments, start - WINDOW))
+    low = np.maximum(low, high - MOST_RIVALS)
     many = np.where(back_key != 0, np.maximum(high - low, 0), 0)
     at = np.repeat(low, many) + np.arange(many.sum()) - np.repeat(np.cumsum(many) - many, many)
     return order[at], np.repeat(np.arange(len(back)), many)
 
 
-def _possible(front: Records, back: Records) -> Array:
-    """Nothing leaves before it came: requests pass from client to server, answers back."""
-    good = back["start"] <= front["end"] + NS
-    asked = (front["first_data_orig"] != NO_TIME) & (back["first_data_orig"] != NO_TIME)
-    told = (front["first_data_resp"] != NO_TIME) & (back["first_data_resp"] != NO_TIME)
-    good &= ~asked | (back["first_data_orig"] >= front["first_data_orig"] - LATE)
-    return np.asarray(good & (~told | (front["first_data_resp"] >= back["first_data_resp"] - LATE)))
+def _possible(front: Ends, back: Ends, a: Array, b: Array) -> tuple[Array, Array]:
+    """Candidates in which nothing leaves before it came: requests pass from client to server, answers back."""
+    good = back.conns["start"][b] <= front.conns["end"][a] + NS
+    for name, later in (("first_data_orig", back), ("first_data_resp", front)):
+        f, s = front.conns[name][a], back.conns[name][b]
+        late = s - f if later is back else f - s
+        good &= (f == NO_TIME) | (s == NO_TIME) | (late >= -LATE)
+    return a[good], b[good]
 
 
-def _cost(front: Records, back: Records) -> Array:
-    """How unlikely a pair is: delays on a logarithmic scale, and what differs."""
-    cost = _slow(back["start"] - front["start"], front["start"] != NO_TIME)
-    for a, b in ((front, back), (back, front)):
-        name = "first_data_orig" if a is front else "first_data_resp"
-        cost += _slow(b[name] - a[name], (a[name] != NO_TIME) & (b[name] != NO_TIME))
-    for name in ("orig", "resp"):
-        cost += 2.0 * (front[f"bytes_{name}"] != back[f"bytes_{name}"])
-        cost += 2.0 * (front[f"digest_{name}"] != back[f"digest_{name}"])
-    return cost
+def _evidence(front: Ends, back: Ends, a: Array, b: Array) -> Array:
+    """float64 (candidates,): log of how much likelier each is to be a pair than a coincidence."""
+    content = np.zeros(len(a))
+    for name in ("digest_orig", "digest_resp", "bytes_orig", "bytes_resp"):
+        f = front.conns[name][a]
+        equal = (f == back.conns[name][b]) & (f > 0)
+        _, codes, counts = np.unique(back.conns[name], return_inverse=True, return_counts=True)
+        rare = np.log(len(back) / counts)[codes[b]]
+        content = np.maximum(content, np.where(equal, rare, 0.0))
+    span = max(int(front.conns["start"].max() - front.conns["start"].min()), 1)
+    window = min(WINDOW, max(span * MOST_RIVALS // len(front), MS))
+    delays = [_delay(front, back, a, b, name) for name in ("start", "first_data_orig", "first_data_resp")]
+    known = [d for d in delays if np.count_nonzero(d != NO_TIME) * 2 > len(d)] or delays[:1]
+    learned = [_learn(a, b, d, content, window) for d in known]
+    likelihood = [float(np.sum(weight * gain)) for weight, gain in learned]
+    return content + learned[int(np.argmax(likelihood))][1]
 
 
-def _slow(delay: Array, known: Array) -> Array:
-    return np.where(known, np.log1p(np.abs(np.where(known, delay, 0)) / (100 * US)), 0.0)
+def _delay(front: Ends, back: Ends, a: Array, b: Array, name: str) -> Array:
+    """Time from the client's leg to the server's, or back for the response; NO_TIME if not seen on both."""
+    f, s = front.conns[name][a], back.conns[name][b]
+    sign = -1 if name == "first_data_resp" else 1
+    return np.where((f != NO_TIME) & (s != NO_TIME), sign * (s - f), NO_TIME)
+
+
+def _learn(a: Array, b: Array, delay: Array, content: Array, window: int) -> tuple[Array, Array]:
+    """Weights of the candidates and what their delay says, learned together.
+
+    Delays of chance pairs are spread evenly over *window*; those of real pairs cluster somewhere, which is
+    seen on a logarithmic scale with three bins per octave.
+    """
+    known = delay != NO_TIME
+    steps = np.floor(3 * np.log2(np.maximum(delay, 10 * US) / (10 * US))).astype(np.int64) + 1
+    bins = np.where(delay < 0, 0, steps) * known
+    edges = 10 * US * np.exp2(np.arange(-1, int(bins.max()) + 1) / 3)
+    widths = np.r_[LATE, 10 * US * 2 ** (1 / 3), np.diff(edges[1:])][: int(bins.max()) + 1]
+    even = np.minimum(widths / window, 1.0)
+    gain = np.zeros(len(a))
+    weight = np.zeros(len(a))
+    for _ in range(ROUNDS):
+        weight = _shares(b, content + gain)[0]
+        seen = np.bincount(bins[known], weights=weight[known], minlength=len(even))
+        density = (seen + 2.0 * even) / (seen.sum() + 2.0)
+        gain = np.where(known, np.log(density / even)[bins], 0.0)
+    return weight, gain
+
+
+def _shares(leg: Array, evidence: Array) -> tuple[Array, Array]:
+    """Probability of each candidate among those of its *leg*, and of the leg having none."""
+    count = np.bincount(leg)
+    top = np.zeros(len(count))
+    np.maximum.at(top, leg, evidence)
+    weight = np.exp(evidence - top[leg]) * (1 - NO_PARTNER) / count[leg]
+    none = NO_PARTNER * np.exp(-top)
+    total = np.bincount(leg, weights=weight) + none
+    return weight / total[leg], none / total
 
 
 # ---- one partner each -------------------------------------------------------------------------
@@ -214,9 +263,9 @@ def _chosen(front: Ends, back: Ends, a: Array, b: Array, proof: int) -> tuple[Pa
     """The cheapest one-to-one choice among candidates; unclear ones are left out, and their legs stay taken."""
     if not len(a):
         return Pairs.none(), (a, b)
-    cost = _cost(front.conns[a], back.conns[b])
-    picked = _assign(a, b, cost)
-    margin, rivals = _margins(a, b, cost, picked)
+    evidence = _evidence(front, back, a, b)
+    picked = _assign(a, b, -evidence)
+    margin, rivals = _margins(a, b, evidence, picked)
     clear = margin >= CLEAR
     taken = a[picked], b[picked]
     picked, margin, rivals = picked[clear], margin[clear], rivals[clear]
@@ -268,8 +317,7 @@ def _solve(a: Array, b: Array, cost: Array, block: Array) -> Array:
         return _greedy(a, b, cost, block)
     left, i = np.unique(a[block], return_inverse=True)
     right, j = np.unique(b[block], return_inverse=True)
-    never = 1e6
-    table = np.full((len(left), len(right)), never)
+    table = np.full((len(left), len(right)), cost.max() + 1e6)
     table[i, j] = cost[block]
     index = np.full(table.shape, -1, np.int64)
     index[i, j] = block
@@ -289,23 +337,22 @@ def _greedy(a: Array, b: Array, cost: Array, block: Array) -> Array:
     return np.array(picked, np.int64)
 
 
-def _margins(a: Array, b: Array, cost: Array, picked: Array) -> tuple[Array, Array]:
-    """For each chosen candidate: distance to the next best of either leg, 0 … 1, and how many are as good or nearly."""
+def _margins(a: Array, b: Array, evidence: Array, picked: Array) -> tuple[Array, Array]:
+    """For each chosen candidate: probability between it and the next best of either leg, and how many could be it."""
     margin = np.ones(len(picked))
     rivals = np.zeros(len(picked), np.int64)
-    for side in (a, b):
-        size = int(side.max()) + 1
-        mine = np.full(size, np.inf)
-        mine[side[picked]] = cost[picked]
-        others = np.ones(len(side), np.bool_)
-        others[picked] = False
-        next_best = np.full(size, np.inf)
-        np.minimum.at(next_best, side[others], cost[others])
-        gap = next_best[side[picked]] - cost[picked]
-        margin = np.minimum(margin, np.where(np.isinf(gap), 1.0, 1.0 - np.exp(-np.maximum(gap, 0.0))))
-        close = others & (cost - mine[side] < 1.0)
-        rivals += np.bincount(side[close], minlength=size)[side[picked]]
-    return margin, rivals
+    others = np.ones(len(a), np.bool_)
+    others[picked] = False
+    for leg in (a, b):
+        share, none = _shares(leg, evidence)
+        best_other = none.copy()
+        np.maximum.at(best_other, leg[others], share[others])
+        margin = np.minimum(margin, share[picked] - best_other[leg[picked]])
+        mine = np.zeros(len(none))
+        mine[leg[picked]] = share[picked]
+        close = others & (share > 0.05 * mine[leg])
+        rivals += np.bincount(leg[close], minlength=len(none))[leg[picked]]
+    return np.maximum(margin, 0.0), rivals
 
 
 def take_in(points: Points, links: Links, pairs: Pairs, flow: Array, first_flow: int) -> None:

@@ -24,6 +24,9 @@ ON_THE_WAY = 500 * MS
 ROUGH = 50 * MS
 """Differences of two clocks that agree this well speak of the same offset."""
 
+RARE = 0.01
+"""Share of equal ISNs that may be chance."""
+
 SAME_PACKET = ("isn", "has_ts", "tsval", "ipid")
 SAME_STAMP = ("isn", "has_ts", "tsval")
 
@@ -97,7 +100,9 @@ def _legs(rows: Records, links: Links, mine: Array) -> None:
     at = np.searchsorted(services, rows["service"][once])
     ahead = np.bincount(at[leads], minlength=len(services))
     behind = np.bincount(at[follows], minlength=len(services))
+    chance = RARE * np.bincount(at, minlength=len(services))
     role = np.where(ahead > behind, FRONT, np.where(behind > ahead, BACK, OTHER)).astype(np.int8)
+    role[np.maximum(ahead, behind) <= chance] = OTHER
     links.role[mine] = role[codes]
 
 
