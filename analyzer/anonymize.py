@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analyzer.spool import Spool
+
 if TYPE_CHECKING:
     from analyzer.connections import Tracked
 
@@ -95,6 +97,7 @@ class Anonymizer:
         frames are read from again and is never shown.
         """
         tracked.hosts = self.columns(tracked.hosts, "")
+        tracked.identities = self._identities(tracked.identities)
         names: dict[str, str] = {}
         for number, info in enumerate(tracked.files):
             ending = {"gzip": ".gz", "zstd": ".zst"}.get(info.compression, "")
@@ -103,6 +106,17 @@ class Anonymizer:
         for number, interface in enumerate(tracked.interfaces):
             interface.name, interface.description, interface.capture_filter = f"if{number}", "", ""
         tracked.problems = [self._problem(problem, names, tracked.name) for problem in tracked.problems]
+
+    def _identities(self, spool: Spool) -> Spool:
+        mapped = Spool(spool.table)
+        for rows in spool.chunks():
+            told = self.columns(rows, "src", "dst", "remote", "local")
+            for end in ("remote", "local"):
+                unknown = rows[f"{end}_p"] == 0
+                told[f"{end}_hi"][unknown], told[f"{end}_lo"][unknown] = 0, 0
+            told["vip"] = b""
+            mapped.append(told)
+        return mapped
 
     def _problem(self, problem: Any, names: dict[str, str], vantage: str) -> Any:
         text = problem.text if problem.kind != "unreadable" else "left out: a file that cannot be read as a capture"

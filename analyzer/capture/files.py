@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.capture.decode import CODES
+from analyzer.capture.identity import Collector
 from analyzer.capture.inputs import InputFile, Interface
 from analyzer.capture.reader import BUFFER_BYTES, FileReader
 from analyzer.errors import InputError, Problem
@@ -27,6 +28,7 @@ class Capture:
         files: What was found in each file, complete once the blocks were read.
         problems: Flaws of the inputs, complete once the blocks were read.
         counts: int64 (CODES,): frames by what became of them (``capture.decode`` codes).
+        identities: Spool of IDENTITY: what packets say of the other side, complete once the blocks were read.
     """
 
     def __init__(self, name: str, readers: list[FileReader], total: int, progress: Progress | None) -> None:
@@ -34,6 +36,10 @@ class Capture:
         self._readers = readers
         self._total, self._progress = total, progress
         self.counts = np.zeros(CODES, np.int64)
+        collector = Collector()
+        self.identities = collector.rows
+        for reader in readers:
+            reader.identities = collector
 
     @property
     def files(self) -> list[InputFile]:

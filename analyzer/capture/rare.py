@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.capture.decode import LINK_ETHERNET, OTHER, RARE, decode_ip_into
+from analyzer.capture.decode import (
+    LINK_ETHERNET,
+    LINK_IPV4,
+    LINK_IPV6,
+    LINK_LOOP,
+    LINK_NULL,
+    LINK_RAW,
+    OTHER,
+    RARE,
+    decode_ip_into,
+)
 from analyzer.schema import META_CLIPPED, META_RARE, META_TUNNELLED
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
@@ -178,6 +188,30 @@ def _gtp(data: Bytes, at: int) -> Step:
                     return _NONE
                 kind, body = int(data[body + step - 1]), body + step
     return IP, body
+
+
+def innermost(data: Bytes, link: int) -> int | None:
+    """Where the innermost IP packet of a frame begins; None if there is none."""
+    if link in (LINK_NULL, LINK_LOOP):
+        kind, at = IP, 4
+    elif link in (LINK_RAW, LINK_IPV4, LINK_IPV6, 12, 14):
+        kind, at = IP, 0
+    else:
+        kind, at = by_link(data, link)
+    found = None
+    for _ in range(MAX_DEPTH):
+        if at >= len(data):
+            return found
+        if kind == ETHERNET:
+            if len(data) < at + 14:
+                return found
+            kind, at = by_ethertype(data, at + 14, _u16(data, at + 12))
+        elif kind == IP:
+            found = at
+            kind, at = inside_ip(data, at)
+        else:
+            return found
+    return None
 
 
 def decode_rare(data: Bytes, wire: int, link: int, digests: bool, rows: Any, row: int) -> int:

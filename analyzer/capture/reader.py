@@ -7,12 +7,13 @@ import numpy as np
 
 from analyzer.capture import walk
 from analyzer.capture.decode import CODES, RARE, SHORT, TAKEN
+from analyzer.capture.identity import Collector
 from analyzer.capture.inputs import InputFile, Interface
 from analyzer.capture.rare import decode_rare
 from analyzer.capture.sections import Sections
 from analyzer.capture.stream import ByteStream
 from analyzer.errors import InputError, Problem
-from analyzer.schema import PACKET
+from analyzer.schema import META_TRAILER, OPT_PROXY, OPT_TOA, PACKET
 from analyzer.units import NO_TIME
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class FileReader:
         self._rare = np.zeros((BLOCK_ROWS, walk.PLACE_COLUMNS), np.int64)
         self._base = 0  # offset in the file of the buffer's first byte
         self._ended = False
+        self.identities: Collector | None = None
         self.sections = Sections(self.info, self.problems, index)
         self._more()
         self._sniff()
@@ -108,6 +110,7 @@ class FileReader:
                 )
             return False
         self.info.format = "nstrace"
+        assert isinstance(self._stream, ByteStream)
         self._stream = nstrace.NstraceStream(self._stream, self._buffer[: self._left()], page)
         self._state[walk.END] = 0
         self._more()
@@ -158,7 +161,7 @@ class FileReader:
         rows = self._rows[:count]
         rows["file"] = self._index
         if not rares:
-            return rows
+            return self._identified(rows, rows)
         keep = np.ones(count, np.bool_)
         undecoded = self._rare[:rares][self._rare[:rares, 5] == walk.UNDECODED]
         for row, at, size, wire, link, _ in undecoded.tolist():
@@ -166,7 +169,24 @@ class FileReader:
             self._state[walk.COUNTS + RARE] -= 1
             self._state[walk.COUNTS + code] += 1
             keep[row] = code == TAKEN
-        return rows[keep]
+        return self._identified(rows, rows[keep], self._rare[:rares])
+
+    def _identified(self, rows: Records, kept: Records, places: Any = None) -> Records:
+        """*kept*, after what these packets say of the other side was noted."""
+        if self.identities is None:
+            return kept
+        if places is not None:
+            row = places[:, 0]
+            telling = (rows["meta"][row] & META_TRAILER) | (rows["opts"][row] & (OPT_TOA | OPT_PROXY))
+            mine = places[(telling > 0) & np.isin(rows["frame"][row], kept["frame"])]
+            if len(mine):
+                self.identities.note(self._buffer, mine, rows)
+        links = getattr(self._stream, "links", None)
+        if links:
+            known = np.concatenate(links)
+            self.identities.note_links(known, kept)
+            links[:] = [known[known["frame"] > rows["frame"][-1]]] if len(rows) else [known]
+        return kept
 
     # ---- what the compiled walk asks for -----------------------------------------------------
 

@@ -11,7 +11,7 @@ from analyzer.capture.inputs import InputFile, Interface
 from analyzer.connections import passes, state
 from analyzer.connections.lookup import EMPTY, rebuild, rebuild_hosts
 from analyzer.errors import Problem
-from analyzer.schema import CONNECTION, EVENT, HOST, KIND_TCP, SYN_ROW
+from analyzer.schema import CONNECTION, EVENT, HOST, IDENTITY, KIND_TCP, SYN_ROW
 from analyzer.spool import CHUNK_ROWS, Spool
 from analyzer.units import NO_TIME, NS
 
@@ -38,6 +38,7 @@ class Tracked:
         connections: Spool of CONNECTION, in order of completion.
         syns: Spool of SYN_ROW in order of arrival; the row number is the SYN's id.
         events: Spool of EVENT in order of arrival.
+        identities: Spool of IDENTITY: what packets say of the other side of a load balancer.
         chain_syns: uint32, SYN packets per chain id.
         connection_count: Incarnations seen, that is, connection ids given.
         packets, tcp_packets: Frames and TCP packets read.
@@ -52,6 +53,7 @@ class Tracked:
     connections: Spool = field(default_factory=lambda: Spool(CONNECTION))
     syns: Spool = field(default_factory=lambda: Spool(SYN_ROW))
     events: Spool = field(default_factory=lambda: Spool(EVENT))
+    identities: Spool = field(default_factory=lambda: Spool(IDENTITY))
     chain_syns: np.ndarray[Any, np.dtype[np.uint32]] = field(default_factory=lambda: np.zeros(0, np.uint32))
     connection_count: int = 0
     packets: int = 0
@@ -213,5 +215,6 @@ def track(capture: Capture) -> Tracked:
     tracked.files = capture.files
     tracked.interfaces = capture.interfaces
     tracked.problems = capture.problems
+    tracked.identities = capture.identities
     tracked.packets = sum(info.packets for info in tracked.files)
     return tracked

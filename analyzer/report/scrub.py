@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from analyzer.anonymize import Anonymizer
-from analyzer.capture.decode import LINK_ETHERNET, LINK_IPV4, LINK_IPV6, LINK_LOOP, LINK_NULL, LINK_RAW
+from analyzer.capture.decode import LINK_ETHERNET
 from analyzer.capture.frames import Frame
-from analyzer.capture.rare import ETHERNET, IP, MAX_DEPTH, by_ethertype, by_link, inside_ip, skip_extensions
+from analyzer.capture.rare import innermost, skip_extensions
 
 TCP, ICMP, ICMP6 = 6, 1, 58
 VLAN = (0x8100, 0x88A8, 0x9100)
@@ -137,30 +137,6 @@ class _Header:
         if self.v6:
             return source + target + struct.pack(">IxxxB", length, self.protocol)
         return source + target + struct.pack(">xBH", self.protocol, length & 0xFFFF)
-
-
-def innermost(data: Any, link: int) -> int | None:
-    """Where the innermost IP packet of a frame begins; None if there is none."""
-    if link in (LINK_NULL, LINK_LOOP):
-        kind, at = IP, 4
-    elif link in (LINK_RAW, LINK_IPV4, LINK_IPV6, 12, 14):
-        kind, at = IP, 0
-    else:
-        kind, at = by_link(data, link)
-    found = None
-    for _ in range(MAX_DEPTH):
-        if at >= len(data):
-            return found
-        if kind == ETHERNET:
-            if len(data) < at + 14:
-                return found
-            kind, at = by_ethertype(data, at + 14, int(data[at + 12]) << 8 | int(data[at + 13]))
-        elif kind == IP:
-            found = at
-            kind, at = inside_ip(data, at)
-        else:
-            return found
-    return None
 
 
 def _vlan_tag(frame: Frame) -> bytes:
