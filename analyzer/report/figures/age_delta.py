@@ -25,10 +25,15 @@ TICK_LABELS = ["−10⁹", "−10⁶", "−10³", "0", "10³", "10⁶", "10⁹"]
 
 @dataclass(frozen=True)
 class _Rule:
-    """The rule in force: which cause it is, how many ticks behind it needs, and its words."""
+    """The rule in force: which cause it is, how many ticks behind it needs, for how long, and its words.
+
+    A TIME-WAIT's time begins anew with each packet that it refuses, so its region has no upper edge.
+    """
 
     cause: int
     least: int
+    seconds: float
+    region: str
     words: str
 
 
@@ -42,9 +47,15 @@ def draw(view: View) -> Picture | None:
     replayed = view.analysis.vantages[view.judged[0]].replayed
     remembers = replayed is not None and replayed.hypothesis.remembers
     rule = (
-        _Rule(PEER, 2, "dropped by the timestamp check")
+        _Rule(PEER, 2, 60, "the rule rejects: 2 ticks behind or more, for 60 s", "dropped by the timestamp check")
         if remembers
-        else _Rule(PAWS, 1, "refused by a TIME-WAIT with a newer timestamp")
+        else _Rule(
+            PAWS,
+            1,
+            np.inf,
+            "the rule refuses: behind, while the TIME-WAIT lives (60 s; a hit may restart them)",
+            "refused by a TIME-WAIT with a newer timestamp",
+        )
     )
     hidden = [*OTHER_RULES, PAWS] if remembers else OTHER_RULES
     keep = (data.verdicts["compared"] == 1) & ~np.isin(data.causes, hidden)
@@ -61,15 +72,15 @@ def _plot(rule: _Rule, delta: Any, age: Any, lost: Any) -> Picture:
     axes.set_xscale("symlog", linthresh=10)
     axes.set_xlim(-3e9, 3e9)
     axes.set_ylim(0, min(max(75.0, float(age.max()) * 1.05), 300.0))
-    words = f"the rule rejects: {count(rule.least, 'tick')} behind or more, for 60 s"
-    axes.fill_between([-3e9, -rule.least], 0, 60, color=WINDOW, alpha=0.28, linewidth=0, label=words)
+    top = min(rule.seconds, axes.get_ylim()[1])
+    axes.fill_between([-3e9, -rule.least], 0, top, color=WINDOW, alpha=0.28, linewidth=0, label=rule.region)
     axes.axvline(0.5 - rule.least, color=INK, linestyle="--", linewidth=1)
     axes.axhline(60, color=INK, linestyle=":", linewidth=1)
     shown = age <= axes.get_ylim()[1]
     if (~lost & shown).any():
         marks(axes, delta[~lost & shown], age[~lost & shown], False, "not rejected by it")
     marks(axes, delta[lost & shown], age[lost & shown], True, rule.words)
-    within = (delta <= -rule.least) & (age < 60)
+    within = (delta <= -rule.least) & (age < rule.seconds)
     counts = (int(np.count_nonzero(lost)), int(np.count_nonzero(lost & within)), int(np.count_nonzero(~lost & within)))
     title = _title(rule.words, *counts)
     dress(axes, title, "SYN's TSval − kept TSval (ticks, log scale both ways)", "age of the kept TSval (s)")

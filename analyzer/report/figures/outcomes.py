@@ -40,6 +40,7 @@ def draw(view: View) -> Picture | None:
     unit = "s" if width == 1 else f"{width} s" if width < 120 else f"{width // 60} min"
     dress(axes, title, "time since the capture began (s)", f"SYNs per {unit}")
     axes.set_xlim(0, edges[-1])
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.03)
     whole_numbers(axes.yaxis)
     legend_below(axes, 2)
     return Picture(figure, title)

@@ -63,8 +63,11 @@ def _seconds(value: float) -> str:
 
 def _plain_ticks(axes: Any, low: float, high: float) -> None:
     """Ticks as people say them: 1 ms, 1 s, 7 s, 1 min."""
-    steps = {1e-5: "10 µs", 1e-4: "0.1 ms", 1e-3: "1 ms", 1e-2: "10 ms", 0.1: "0.1 s", 1: "1 s", 3: "3 s", 7: "7 s",
-             15: "15 s", 31: "31 s", 63: "1 min", 127: "2 min"}  # fmt: skip
+    steps = {
+        1e-5: "10 µs", 1e-4: "0.1 ms", 1e-3: "1 ms", 1e-2: "10 ms", 0.1: "0.1 s", 1: "1 s", 2: "2 s", 3: "3 s",
+        5: "5 s", 7: "7 s",
+        15: "15 s", 31: "31 s", 63: "1 min", 127: "2 min",
+    }  # fmt: skip
     low, high = low / 1.6, high * 1.6
     shown = {at: word for at, word in steps.items() if low <= at <= high}
     axes.set_xlim(low, high)

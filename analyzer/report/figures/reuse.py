@@ -27,9 +27,9 @@ ALT = (
 )
 ABOUT_REUSE = ("peer_timestamp", "time_wait_paws", "time_wait_sequence", "established_collision")
 HOLD_SECONDS = 60
-SHORTEST = 1e-4
+SHORTEST = 1e-5
 TICKS = {
-    1e-4: "≤ 0.1 ms",
+    1e-4: "0.1 ms",
     1e-3: "1 ms",
     1e-2: "10 ms",
     0.1: "0.1 s",
@@ -58,8 +58,9 @@ def _plot(gaps: Any, lost: Any) -> Picture:
     axes = figure.add_subplot(1, 1, 1)
     axes.set_xscale("log")
     high = max(float(gaps.max()) * 1.3, 90.0)
-    edges = np.geomspace(SHORTEST, high, 49)
-    axes.axvspan(SHORTEST, HOLD_SECONDS, color=WINDOW, alpha=0.28, linewidth=0, label="the server may still hold it")
+    low = max(SHORTEST, float(gaps.min()) / 2)
+    edges = np.geomspace(low, high, 49)
+    axes.axvspan(low, HOLD_SECONDS, color=WINDOW, alpha=0.28, linewidth=0, label="the server may still hold it")
     axes.axvline(HOLD_SECONDS, color=INK, linestyle=":", linewidth=1)
     base = np.zeros(len(edges) - 1)
     for part, colour, hatch, label in (
@@ -78,8 +79,8 @@ def _plot(gaps: Any, lost: Any) -> Picture:
         f"{int((lost & early).sum()):,} of them got no SYN-ACK, and {int((lost & ~early).sum()):,} of the others"
     )
     dress(axes, title, "time between the last packet before and the new SYN (log scale)", "connections")
-    shown = {at: word for at, word in TICKS.items() if at <= high}
-    axes.set_xlim(SHORTEST, high)
+    shown = {at: word for at, word in TICKS.items() if low <= at <= high}
+    axes.set_xlim(low, high)
     axes.set_xticks(list(shown), list(shown.values()))
     axes.set_xticks([], minor=True)
     whole_numbers(axes.yaxis)

@@ -58,9 +58,7 @@ def legend_below(axes: Any, columns: int = 3) -> None:
     """Legend under the axes, where it covers no point."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(
-            handles, labels, fontsize=8, loc="upper left", bbox_to_anchor=(-0.01, -0.16), ncols=columns, frameon=False
-        )
+        axes.figure.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def marks(axes: Any, x: Any, y: Any, rejected: bool, label: str) -> None:
