@@ -64,7 +64,10 @@ class AnalyzeOptions:
     def question(self) -> Question:
         """Which SYNs are asked about."""
         since, until = (None if text is None else parse_time(text) for text in (self.since, self.until))
-        return Question(self.port, None if self.vip is None else parse_address(self.vip), since, until)
+        vip = None if self.vip is None else parse_address(self.vip)
+        if vip is not None and self.anonymizer is not None:
+            vip = self.anonymizer.text(vip)
+        return Question(self.port, vip, since, until)
 
 
 def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analysis:
@@ -131,7 +134,8 @@ def _read(options: AnalyzeOptions, progress: Progress | None) -> list[tuple[str,
         raise UsageError("no capture given; see synquest analyze --help")
     read = []
     for side, name, paths in groups:
-        tracked = track(open_capture(paths, name, progress=progress))
+        payload = side == "lb" or name == "capture"  # proxied legs are joined by it
+        tracked = track(open_capture(paths, name, digests=payload, progress=progress))
         if not side and side_of(tracked) != "server":
             tracked.name = side_of(tracked)
         if not tracked.tcp_packets:
