@@ -7,11 +7,13 @@ from pathlib import Path
 from analyzer.anonymize import Anonymizer
 from analyzer.capture import open_capture
 from analyzer.connections import Tracked, track
+from analyzer.diagnosis.agreement import match_any
 from analyzer.diagnosis.counters import reconcile_all
 from analyzer.diagnosis.diagnose import diagnose
 from analyzer.diagnosis.gather import Known, deltas
 from analyzer.diagnosis.model import Analysis, KernelChoice, Vantage
 from analyzer.diagnosis.netstat import load_pairs
+from analyzer.diagnosis.probes import load_probe_log
 from analyzer.diagnosis.question import Question, narrow, parse_address, parse_time
 from analyzer.errors import InputError, UsageError
 from analyzer.kernel.profiles import find_profile
@@ -84,6 +86,8 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     settings, kernel = _known(options)
     question = options.question
     snapshots = load_pairs(options.netstat)
+    hide = None if options.anonymizer is None else options.anonymizer.text
+    log = None if options.probe_log is None else load_probe_log(options.probe_log, hide)
     captures = _read(options, progress)
     order = {"server": 0, "lb": 1, "client": 2}
     sides = [(side or side_of(tracked), tracked) for side, tracked in captures]
@@ -92,10 +96,11 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     vantages = [_judge(tracked, side, settings, kernel) for side, tracked in sides]
     seen = [vantage for vantage, _ in vantages]
     counters = reconcile_all(seen, snapshots)
+    probe = None if log is None else match_any(log, seen)
     narrow(seen, joined, question)
     known = Known(deltas(counters), cookies=bool(settings.syncookies))
     diagnosis = diagnose(seen, joined, vantages[0][1], known)
-    diagnosis.counters = counters
+    diagnosis.counters, diagnosis.probe = counters, probe
     problems = [problem for vantage in seen for problem in vantage.tracked.problems]
     return Analysis(seen, diagnosis, problems, VERSION, joined, options.anonymizer)
 

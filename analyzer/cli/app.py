@@ -9,6 +9,7 @@ from analyzer.cli.annotate import annotate
 from analyzer.cli.explain import explain
 from analyzer.cli.kernels import kernels
 from analyzer.cli.pairs import PairCommand
+from analyzer.cli.probe import probe
 from analyzer.version import KERNEL_MODEL, VERSION
 
 app = typer.Typer(
@@ -51,3 +52,7 @@ app.command(
     "synquest annotate --lb lb.pcap --server server.pcap --all -o everything.pcapng"
 )(annotate)
 app.command(epilog="Example:\n\nsynquest explain --server server.pcap --frame 1234")(explain)
+app.command(
+    epilog="Examples:\n\nsynquest probe --tool systemtap --kernel el7.9 > peer_check.stp\n\n"
+    "synquest probe --tool bpftrace --kernel 6.1 > syn_drops.bt"
+)(probe)
