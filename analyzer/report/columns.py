@@ -155,6 +155,26 @@ COLUMNS: dict[str, PublicTable] = {
         uid | string | | uid of the closing connection
         """,
     ),
+    "clocks": _table(
+        "One row per TSval clock found behind an address, and one for an address's connections that lie on none. "
+        "Era `per address pair` also where one peer only was seen; `not identifiable`: one connection only, or a new "
+        "offset with each.",
+        """
+        capture | word | | name of the vantage
+        host | word | | address that the clock speaks from
+        peer | word | | address that it speaks to; null where it shows the same to several
+        number | uint16 | | 1, 2 … among the clocks that run side by side behind the address; null where none is known
+        era | word | | `per host`: same towards several addresses; `per address pair`; `not identifiable`
+        hz | double | 1/s | nominal rate; null where it cannot be told
+        offset | int64 | ticks | TSval that it shows at the capture's first packet
+        boot | time | | when it was 0, for clocks per host
+        skew_ppm | double | ppm | its rate against the capture's clock
+        skew_bound | double | ppm | half-width of the skew's hard bound; null where it is bounded from one side only
+        packets | uint32 | | packets of its connections
+        connections | uint32 | | connections
+        span | double | s | time between the first and the last of its TSvals
+        """,
+    ),
 }
 
 

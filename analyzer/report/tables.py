@@ -21,6 +21,7 @@ from analyzer.schema import (
     CERTAINTIES,
     CLOSERS,
     CONN_STATES,
+    ERAS,
     FLOW_KINDS,
     HOST,
     OPT_TS,
@@ -311,12 +312,46 @@ def _leg_uids(names: list[str], vantages: Any, conns: Any) -> pa.Array:
     return _texts(texts, texts == b"")
 
 
+def clock_batches(analysis: Analysis) -> Iterator[pa.Table]:
+    """The ``clocks`` table: the host clocks behind each address."""
+    rows = analysis.joined.clocks
+    unknown = rows["hz"] == 0
+    hosts = [vantage.tracked.hosts for vantage in analysis.vantages]
+    columns = {
+        "capture": _words(rows["vantage"].astype(np.int64), [vantage.name for vantage in analysis.vantages]),
+        "host": _hosts_of(hosts, rows["vantage"], rows["host"]),
+        "peer": _hosts_of(hosts, rows["vantage"], rows["peer"]),
+        "number": _numbers(rows["number"], rows["number"] == 0),
+        "era": _words(rows["era"], ERAS),
+        "hz": _numbers(rows["hz"], unknown),
+        "offset": _numbers(rows["offset"], unknown),
+        "boot": _times(rows["boot"]),
+        "skew_ppm": _numbers(rows["skew_ppm"], unknown),
+        "skew_bound": _numbers(rows["skew_bound"], unknown | ~np.isfinite(rows["skew_bound"])),
+        "packets": _numbers(rows["packets"]),
+        "connections": _numbers(rows["connections"]),
+        "span": _seconds(rows["span"]),
+    }
+    yield pa.table(columns)
+
+
+def _hosts_of(tables: list[Records], vantages: Any, ids: Any) -> pa.Array:
+    """Addresses of host ids of several captures; null where the id is -1."""
+    found = np.zeros(len(ids), HOST.dtype)
+    for index, table in enumerate(tables):
+        mine = (vantages == index) & (ids >= 0)
+        found[mine] = table[ids[mine]]
+    texts = _addresses(found["hi"], found["lo"], found["v6"]) if len(found) else pa.array([], pa.string())
+    return pa.array(texts.to_pylist(), pa.string(), mask=ids < 0).dictionary_encode()
+
+
 Batches = Callable[[Analysis], Iterator[pa.Table]]
 TABLES: dict[str, Batches] = {
     "syns": syn_batches,
     "connections": connection_batches,
     "snat_flows": snat_flow_batches,
     "peer_states": peer_state_batches,
+    "clocks": clock_batches,
 }
 
 

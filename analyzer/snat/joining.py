@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from analyzer.snat.alignment import align
+from analyzer.snat.clocks import clocks_of
 from analyzer.snat.evidence import gather
 from analyzer.snat.journeys import flow_table, layer4_pairs, path_tables
 from analyzer.snat.layer7 import proxied_pairs, take_in
@@ -17,8 +19,18 @@ def join(seen: Sequence[Seen]) -> Joined:
 
     Returns:
         Flows and, for every capture, a PATH row beside each SYN row.  A capture that shares nothing with
-        the others has paths that name only its own place.
+        the others has paths that name only its own place.  Also the captures' clocks against each other and
+        the hosts' clocks in each.
     """
+    joined = _legs(seen)
+    joined.offsets = align(seen)
+    joined.notes += [("clocks", note) for offset in joined.offsets for note in offset.notes]
+    joined.clocks = clocks_of(seen)
+    return joined
+
+
+def _legs(seen: Sequence[Seen]) -> Joined:
+    """Flows and paths."""
     points = gather(seen)
     if not len(points.rows):
         return Joined()

@@ -111,7 +111,8 @@ def _clusters(stamps: Stamps, rate: float) -> _Clusters:
     hosts = np.zeros(size, np.int64)
     hosts[at] = host
     worth = _worth((high - low, end - start), chains, per_host[hosts], rate)
-    return _Clusters(of, worth, (low + high) / 2, start, end)
+    middle = low + np.where(np.isfinite(low), high - low, 0.0) / 2
+    return _Clusters(of, worth, middle, start, end)
 
 
 def chains_of(stamps: Stamps, line: Ints, size: int) -> Ints:
