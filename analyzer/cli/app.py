@@ -6,10 +6,12 @@ import typer
 
 from analyzer.cli.analyze import analyze
 from analyzer.cli.annotate import annotate
+from analyzer.cli.demo import demo
 from analyzer.cli.explain import explain
 from analyzer.cli.kernels import kernels
 from analyzer.cli.pairs import PairCommand
 from analyzer.cli.probe import probe
+from analyzer.cli.simulate import simulate
 from analyzer.version import KERNEL_MODEL, VERSION
 
 app = typer.Typer(
@@ -56,3 +58,10 @@ app.command(
     epilog="Examples:\n\nsynquest probe --tool systemtap --kernel el7.9 > peer_check.stp\n\n"
     "synquest probe --tool bpftrace --kernel 6.1 > syn_drops.bt"
 )(probe)
+app.command(
+    epilog="Examples:\n\n"
+    "synquest simulate --list\n\n"
+    "synquest simulate cal-incident -o cal\n\n"
+    "synquest simulate my.toml -o out --seed 7 --set path.to_server.loss_syn=0.1"
+)(simulate)
+app.command(epilog="Example:\n\nsynquest demo -o demo")(demo)
