@@ -49,6 +49,7 @@ def _offset(offset: ClockOffset) -> dict[str, Any]:
         "second": offset.second,
         **_segment(longest(offset)),
         "segments": [_segment(segment) for segment in offset.segments],
+        "notes": list(offset.notes),
     }
 
 
@@ -58,6 +59,7 @@ def _segment(segment: OffsetSegment) -> dict[str, Any]:
         "end": _time(segment.end),
         "seconds": segment.seconds,
         "half_width": _finite(segment.half_width),
+        "half_width_end": _finite(segment.half_width_end),
         "drift_ppm": _finite(segment.drift_ppm),
         "drift_bound": _finite(segment.drift_bound),
         "pairs": segment.pairs,

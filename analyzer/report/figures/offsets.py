@@ -61,8 +61,9 @@ def _panel(axes: Any, view: View, offset: ClockOffset) -> str:
             )  # fmt: skip
     for number, segment in enumerate(offset.segments):
         ends = ((segment.start - began) / NS, (segment.end - began) / NS)
-        width = segment.half_width * 1e6
-        if np.isfinite(width):
+        end = segment.half_width_end if np.isfinite(segment.half_width_end) else segment.half_width
+        width = np.array([segment.half_width, end]) * 1e6
+        if np.isfinite(width).all():
             axes.fill_between(
                 ends, -width, width, color=WINDOW, alpha=0.35, linewidth=0, label="hard bound" if not number else None
             )
