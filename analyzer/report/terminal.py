@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analyzer.diagnosis.model import Analysis, CounterRow, Step, Story
+from analyzer.diagnosis.model import Analysis, Step, Story
 from analyzer.report import verdict
 from analyzer.report.words import CAUSE_TITLES, clock, count, date, duration, printable
 
@@ -143,18 +143,11 @@ def _around(analysis: Analysis, screen: Screen) -> None:
     diagnosis = analysis.diagnosis
     if diagnosis.blast is not None:
         screen.say(("Hit: ", "bold"), (verdict.who(diagnosis.blast), ""))
-    seen = [row for row in diagnosis.counters if row.seen]
-    if seen:
-        seen.sort(key=lambda row: -(row.seen or 0))
-        words = "; ".join(_counter(row) for row in seen[: 6 if screen.wide else 2])
-        screen.say(("Counters: ", "bold"), (f"{words}.", ""))
+    counted = verdict.counted(diagnosis.counters)
+    if counted:
+        screen.say(("Counters: ", "bold"), ("; ".join(counted[: 6 if screen.wide else 2]) + ".", ""))
     for case in diagnosis.whatif[: 4 if screen.wide else 1]:
         screen.say(("What if ", "bold"), (verdict.change(case), ""))
-
-
-def _counter(row: CounterRow) -> str:
-    agrees = "as predicted" if not row.residual else f"predicted {row.predicted:+,}"
-    return f"{row.name} {row.seen:+,} ({agrees})"
 
 
 def _first_sentences(text: str) -> str:

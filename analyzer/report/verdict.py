@@ -1,8 +1,10 @@
 """The verdict in sentences: one source for terminal, page and Markdown."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from analyzer.diagnosis.model import Analysis, BlastRadius, Finding, Story, WhatIf
+from analyzer.diagnosis.model import Analysis, BlastRadius, CounterRow, Finding, Story, WhatIf
 from analyzer.report.words import clock, span
 from analyzer.schema import SEEN_ESTABLISHED, SEEN_SYN, SEEN_SYN_ACK
 from analyzer.units import NO_TIME
@@ -91,6 +93,34 @@ def who(blast: BlastRadius) -> str:
             f"{blast.reuse_under_60:,} of them within 60 s."
         )
     return text
+
+
+TELLING = (
+    "PAWSPassive", "PAWSTimewait", "PAWSEstab", "TCPACKSkippedTimeWait", "TCPSYNChallenge", "TCPChallengeACK",
+    "ListenOverflows", "ListenDrops", "TCPReqQFullDrop", "TCPReqQFullDoCookies", "SyncookiesSent", "SyncookiesRecv",
+    "SyncookiesFailed", "EmbryonicRsts", "TWKilled", "TW", "PassiveOpens",
+)  # fmt: skip
+"""Counters that tell what became of SYNs, the most telling first."""
+
+
+def telling(rows: Iterable[CounterRow]) -> list[CounterRow]:
+    """Counters of SYNs that moved or should have, the most telling first."""
+    moved = [row for row in rows if row.name in TELLING and (row.seen or row.predicted_high)]
+    return sorted(moved, key=lambda row: TELLING.index(row.name))
+
+
+def counted(rows: Iterable[CounterRow]) -> list[str]:
+    """What telling counters did, summed over the hosts, one phrase each."""
+    seen: dict[str, int] = {}
+    predicted: dict[str, int] = {}
+    for row in telling(rows):
+        if row.seen is not None:
+            seen[row.name] = seen.get(row.name, 0) + row.seen
+            predicted[row.name] = predicted.get(row.name, 0) + row.predicted
+    return [
+        f"{name} {n:+,} ({'as predicted' if n == predicted[name] else f'predicted {predicted[name]:+,}'})"
+        for name, n in seen.items()
+    ]
 
 
 def change(case: WhatIf) -> str:

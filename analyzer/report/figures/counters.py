@@ -5,6 +5,7 @@ from typing import Any
 from analyzer.diagnosis.model import CounterRow
 from analyzer.report.figures.data import View
 from analyzer.report.figures.style import ACCEPTED, INK, REJECTED, Picture, dress, legend_below, new_figure
+from analyzer.report.verdict import telling
 
 NAME = "counters"
 SECTION = "counters"
@@ -13,11 +14,11 @@ MOST_ROWS = 16
 
 
 def draw(view: View) -> Picture | None:
-    """One line per counter that moved or should have; None without counters of the host."""
-    rows = [r for r in view.analysis.diagnosis.counters if r.seen is not None and (r.seen or r.predicted_high)]
+    """One line per counter of SYNs that moved or should have; None without counters of the host."""
+    rows = [row for row in telling(view.analysis.diagnosis.counters) if row.seen is not None]
     if not rows:
         return None
-    rows = sorted(rows, key=lambda r: (_unexplained(r) == 0, -max(r.seen or 0, r.predicted)))[:MOST_ROWS]
+    rows = sorted(rows, key=lambda row: _unexplained(row) == 0)[:MOST_ROWS]
     figure = new_figure(9.0, 1.6 + 0.3 * len(rows))
     axes = figure.add_subplot(1, 1, 1)
     many = len({r.host for r in rows}) > 1
@@ -62,7 +63,7 @@ def _row(axes: Any, row: CounterRow, place: int) -> None:
 def _title(rows: list[CounterRow]) -> str:
     off = [r for r in rows if _unexplained(r)]
     if not off:
-        best = max(rows, key=lambda r: r.seen or 0)
+        best = rows[0]
         exact = sum(1 for r in rows if r.residual == 0)
         text = f"{exact} of {len(rows)} counters rose exactly as predicted, none beyond its bounds"
         return f"{text} ({best.name} {best.seen:+,})"

@@ -20,7 +20,7 @@ CLOCK = "#8a5a9e"
 WINDOW = "#E6C229"
 GRID = "#d0d0d0"
 RASTER_ABOVE = 3_000
-TITLE_CHARS = 96
+TITLE_CHARS = 104
 
 
 @dataclass(frozen=True)
