@@ -40,7 +40,8 @@ def diagnose(
         Counts are of SYN packets, each once however many captures saw it.
     """
     journeys = Journeys.of(vantages, joined)
-    account, listeners = Account(), []
+    account = Account()
+    listeners: list[Listener] = []
     causes = np.zeros(int(journeys.starts[-1]), CAUSE.dtype)
     for index, vantage in enumerate(vantages):
         gatherer = Gatherer(index, vantages, joined, known or Known())

@@ -46,9 +46,11 @@ class Facts:
         gap: ns to the next SYN of the same attempt, NO_TIME if none.
         went_on: No SYN-ACK was captured, and yet the client went on as after one.
         ack_ignored: The listener did not take the third ACK: it repeated its SYN-ACK, or reset.
+        repeated_answers: The server sent more SYN-ACKs than SYNs came: its timer repeated some.
         echoed: A SYN-ACK to a later try echoes the TSval of this one.
         hit_open, hit_closed: The four numbers were used before, not closed or closed.
         rejecting: The server sent ICMP errors to this source shortly before or after.
+        guessed: The verdict rests on the silence of the SYNs before it, which proves no rule.
         queue: Full queue that explains the silence (``strain.ACCEPT_FULL`` …).
         above_load: Answered although the listener's load was that of its silent SYNs.
         overflowed: The host's ListenOverflows leaves room for this silent SYN.
@@ -69,10 +71,12 @@ class Facts:
     gap: Array
     went_on: Array
     ack_ignored: Array
+    repeated_answers: Array
     echoed: Array
     hit_open: Array
     hit_closed: Array
     rejecting: Array
+    guessed: Array
     queue: Array
     above_load: Array
     overflowed: Array
@@ -170,9 +174,9 @@ class Facts:
         names = list(rules)
         alternative = np.isin(self.verdicts["alternative"], [_RULE[rule] for rule in names])
         quiet = (self.answer == ANSWER_NONE) & ~self.went_on
-        dropped = quiet & self.verdict("drop") & self.ruled(names)
+        dropped = quiet & self.verdict("drop") & self.ruled(names) & ~self.guessed
         first = np.where(self.sure & self.at_server & ~self.cut, CERTAIN, LIKELY)
-        other = self.silent & ~self.verdict("drop") & alternative
+        other = self.silent & ~self.verdict("drop") & alternative & ~self.guessed
         return np.where(dropped, first, np.where(other, LIKELY, NONE)).astype(np.uint8)
 
     def answered_by(self, rules: Iterable[str], verdict: str, answer: int) -> Array:

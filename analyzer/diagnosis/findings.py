@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from analyzer.connections.names import host_text
-from analyzer.diagnosis.causes import REGISTRY, Cause
-from analyzer.diagnosis.causes.base import Told
+from analyzer.diagnosis.causes import REGISTRY
+from analyzer.diagnosis.causes.base import Cause, Told
 from analyzer.diagnosis.facts import Facts
 from analyzer.diagnosis.model import Finding, Story, Summary, Vantage
 from analyzer.diagnosis.strain import Listener

@@ -17,6 +17,7 @@ from analyzer.diagnosis.facts import Facts, is_direct, nearest
 from analyzer.diagnosis.model import CounterRow, Vantage
 from analyzer.diagnosis.strain import CALM, Observed, Strain, strained
 from analyzer.kernel.rules import RULE_NAMES
+from analyzer.replay.queues import REFUSED_LATELY
 from analyzer.schema import (
     ANSWER_ICMP,
     ANSWER_NONE,
@@ -30,7 +31,7 @@ from analyzer.schema import (
     VERDICTS,
 )
 from analyzer.snat.model import Joined
-from analyzer.units import NS
+from analyzer.units import NO_TIME, NS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
 Array = np.ndarray[Any, Any]
@@ -73,6 +74,7 @@ class Gatherer:
 
     def __init__(self, index: int, vantages: Sequence[Vantage], joined: Joined, known: Known) -> None:
         self.vantage = vantages[index]
+        assert self.vantage.replayed is not None
         self._joined = joined
         tracked = self.vantage.tracked
         self.paths = joined.path(self.vantage.name, len(tracked.syns))
@@ -84,6 +86,7 @@ class Gatherer:
         self._errors = _icmp_errors(self.vantage)
         self.strain = self._strain(known.cookies)
         self._overflows = self._unexplained_overflows()
+        self._guesses = [at for at, text in enumerate(self.vantage.replayed.reasons) if text == REFUSED_LATELY]
         self._last_time = _last_time(self.vantage)
         self._slow = _median_delay(self.vantage) > SLOW
 
@@ -101,10 +104,10 @@ class Gatherer:
         conn_at, there = self.tries.connection(rows["conn"])
         conns = self.tries.conns[conn_at] if len(self.tries.conns) else np.zeros(len(rows), CONNECTION.dtype)
         answer = np.where(several, self.tries.answer[at], rows["answer"]) if several.any() else rows["answer"].copy()
-        gap = np.where(several, self.tries.gap[at], tries.NO_TIME) if several.any() else _nothing(len(rows))
+        gap = np.where(several, self.tries.gap[at], NO_TIME) if several.any() else _nothing(len(rows))
         established = ~there | ((conns["seen"] & SEEN_ESTABLISHED) != 0)
         silent = answer == ANSWER_NONE
-        last = gap == tries.NO_TIME
+        last = gap == NO_TIME
         hit_open, hit_closed = self._before(rows, conns, there, answer)
         since, until = nearest(_pair(rows), rows["time"], *self._errors)
         return Facts(
@@ -118,10 +121,12 @@ class Gatherer:
             gap=gap,
             went_on=silent & last & there & (tries.went_on(conns) | (several & established)),
             ack_ignored=there & self._refused_acks[conn_at] if len(self.tries.conns) else there,
+            repeated_answers=there & (conns["syn_ack_count"] > conns["syn_count"]),
             echoed=silent & ~last & there & tries.echoes(conns, rows["tsval"], (rows["opts"] & OPT_TS) != 0),
             hit_open=hit_open,
             hit_closed=hit_closed,
             rejecting=(since < ERROR_BEFORE) | (until < ERROR_AFTER),
+            guessed=np.isin(verdicts["reason"], self._guesses),
             queue=self.strain.of(numbers),
             above_load=np.isin(numbers, self.strain.refuted),
             overflowed=np.full(len(rows), self._overflows),
@@ -187,12 +192,13 @@ class Gatherer:
         silent = answer == ANSWER_NONE
         if len(conns):
             silent &= ~(there & tries.went_on(conns)[conn_at])
-            repeats = there & (conns["syn_ack_time"][conn_at] != tries.NO_TIME)
+            repeats = there & (conns["syn_ack_time"][conn_at] != NO_TIME)
             repeats &= conns["syn_ack_time"][conn_at] < rows["time"]
         else:
             repeats = np.zeros(len(rows), np.bool_)
         others = (verdicts["verdict"] == _DROP) & ~np.isin(verdicts["rule"], _QUEUE_RULES)
-        good = (legs != CLIENT_LEG) & ~repeats & ~(silent & others)
+        asked = np.full(len(rows), True) if self.vantage.side == "server" else legs == LB_SERVER_LEG
+        good = asked & ~repeats & ~(silent & others)
         good &= silent | (answer == ANSWER_SYN_ACK)
         where = np.flatnonzero(good)
         return Observed(rows["resp"][where], rows["resp_p"][where], rows["time"][where], silent[where], numbers[where])
@@ -211,7 +217,7 @@ class Gatherer:
 
 
 def _nothing(count: int) -> Array:
-    return np.full(count, tries.NO_TIME)
+    return np.full(count, NO_TIME)
 
 
 def _pair(rows: Records) -> Array:

@@ -137,7 +137,8 @@ def ack_ignored(conns: Records) -> Array:
     """The SYN-ACK came again, though the third ACK had promptly come: the listener did not take that ACK."""
     prompt = (conns["established_time"] != NO_TIME) & (conns["established_time"] - conns["syn_ack_time"] < PROMPT)
     talked = (conns["bytes_orig"] > 0) & (conns["syn_ack_time"] != NO_TIME)
-    return prompt & talked & (conns["syn_ack_count"] > 1) & (conns["syn_count"] == 1)
+    out: Array = prompt & talked & (conns["syn_ack_count"] > 1) & (conns["syn_count"] == 1)
+    return out
 
 
 def aborted(tracked: Tracked, conns: Records) -> Array:

@@ -86,7 +86,7 @@ def no_syn(facts: Facts) -> Array:
     return np.zeros(len(facts), np.bool_)
 
 
-def strength(where: Array, value: Array | int) -> Array:
+def strength(where: Array | bool, value: Array | int) -> Array:
     """*value* where true, 0 elsewhere, as uint8."""
     return np.where(where, value, 0).astype(np.uint8)
 

@@ -16,7 +16,7 @@ def weigh(facts: Facts) -> Array:
     from_server = answered & facts.at_server & unseen & ~facts.direct & waited
     late = answered & ~facts.last_try & (facts.delay > TIMEOUT)
     from_lb = facts.at_lb_server & (late | (facts.silent & facts.echoed)) & (facts.covered == NONE) & (not facts.slow)
-    never = facts.paths["answer_lb"] == ANSWER_NONE
+    never = (facts.paths["answer_lb"] == ANSWER_NONE) & ~facts.repeated_answers
     level = np.where(lost, np.where(never, CERTAIN, LIKELY), np.where(from_server | from_lb, LIKELY, NONE))
     return strength(lost | from_server | from_lb, level)
 
