@@ -12,13 +12,14 @@ from analyzer.diagnosis.counters import reconcile_all
 from analyzer.diagnosis.diagnose import diagnose
 from analyzer.diagnosis.gather import Known, deltas
 from analyzer.diagnosis.model import Analysis, KernelChoice, Vantage
-from analyzer.diagnosis.netstat import load_pairs
+from analyzer.diagnosis.netstat import Snapshots, load_pairs
 from analyzer.diagnosis.probes import load_probe_log
 from analyzer.diagnosis.question import Question, narrow, parse_address, parse_time
 from analyzer.errors import InputError, UsageError
 from analyzer.kernel.profiles import find_profile
 from analyzer.kernel.settings import SYSCTLS, Settings, parse_sysctls
 from analyzer.replay.choice import Score, agree, contested_part, plausible, rank, screens
+from analyzer.replay.evidence import completed_handshakes, empty_by_counters
 from analyzer.replay.run import Replayed, Scope, replay
 from analyzer.replay.vantage import LOAD_BALANCER, SERVER
 from analyzer.snat.joining import join
@@ -93,7 +94,8 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     sides = [(side or side_of(tracked), tracked) for side, tracked in captures]
     sides.sort(key=lambda pair: order[pair[0]])
     joined = join([Seen(tracked.name, side, tracked) for side, tracked in sides])
-    vantages = [_judge(tracked, side, settings, kernel) for side, tracked in sides]
+    empty = [_begins_empty(side, tracked, snapshots[i : i + 1]) for i, (side, tracked) in enumerate(sides)]
+    vantages = [_judge(tracked, side, settings, kernel, empty[i]) for i, (side, tracked) in enumerate(sides)]
     seen = [vantage for vantage, _ in vantages]
     counters = reconcile_all(seen, snapshots)
     probe = None if log is None else match_any(log, seen)
@@ -152,10 +154,18 @@ def _read(options: AnalyzeOptions, progress: Progress | None) -> list[tuple[str,
     return read
 
 
-def _judge(tracked: Tracked, side: str, settings: Settings, kernel: str) -> tuple[Vantage, KernelChoice]:
+def _begins_empty(side: str, tracked: Tracked, snapshots: Sequence[Snapshots]) -> bool:
+    """Whether the host's counters prove that no state from before the capture exists."""
+    proofs = (empty_by_counters(before, after, completed_handshakes(tracked)) for before, after in snapshots)
+    return side == "server" and any(proofs)
+
+
+def _judge(
+    tracked: Tracked, side: str, settings: Settings, kernel: str, empty: bool = False
+) -> tuple[Vantage, KernelChoice]:
     """Replay one capture under the given kernel, or under the one that fits best."""
     front = frozenset(virtual_hosts(tracked)) if side != "server" else frozenset[int]()
-    scope = Scope(SERVER if side == "server" else LOAD_BALANCER, front_hosts=front)
+    scope = Scope(SERVER if side == "server" else LOAD_BALANCER, known_empty=empty, front_hosts=front)
     if kernel != "auto":
         profile = find_profile(kernel)
         replayed = replay(tracked, profile, settings, scope)
