@@ -197,7 +197,7 @@ def _notes(name: str, points: Points, cut: Pieces, level: str) -> list[str]:
     notes = []
     if len(cut.spans) > 1:
         times = "once" if len(cut.spans) == 2 else f"{len(cut.spans) - 1} times"
-        notes.append(f"The clocks step {times} against each other; the stretches are kept apart.")
+        notes.append(f"The clocks step or change pace {times} against each other; the stretches are kept apart.")
     if not cut.spans:
         notes.append(f"The stamps of {name} contradict the others' all over: no offset can be told.")
     elif cut.removed:
