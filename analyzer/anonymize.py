@@ -104,7 +104,8 @@ class Anonymizer:
             names[info.path] = f"{tracked.name}-{number + 1}.{info.format or 'cap'}{ending}"
             info.path = names[info.path]
         for number, interface in enumerate(tracked.interfaces):
-            interface.name, interface.description, interface.capture_filter = f"if{number}", "", ""
+            interface.name = f"if{number}" if interface.name else ""
+            interface.description = interface.capture_filter = ""
         tracked.problems = [self._problem(problem, names, tracked.name) for problem in tracked.problems]
 
     def _identities(self, spool: Spool) -> Spool:
