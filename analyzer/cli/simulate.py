@@ -19,7 +19,9 @@ def simulate(
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the scenario (repeatable).", show_default=False),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a value of the scenario (repeatable).", show_default=False
+        ),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Name the scenarios and what each shows.")] = False,
 ) -> None:

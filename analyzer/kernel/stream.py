@@ -62,8 +62,8 @@ def segment(server: "Server", conn: Connection, seg: Segment, out: Decision) -> 
     fin, data = _take(conn, seg)
     if conn.closed and data:
         server.leave(conn)
-        out.replies.append(_numbered(server, conn, RST, seg.time))
-        out.counters += ["OutRsts", "TCPAbortOnData"]
+        server.refuse(conn.key, seg, out)
+        out.counters.append("TCPAbortOnData")
         out.notices.append(("reset", conn.key, 0))
         return
     if data and conn.accepted:

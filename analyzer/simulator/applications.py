@@ -182,6 +182,8 @@ class Logger:
         self._vip = 0
         self._key: Key | None = None
         self._life = 0
+        self.number = number
+        self.closes = 0
         self.burst: Callable[[Logger, Key], bool] | None = None
 
     def start(self) -> None:
@@ -214,7 +216,8 @@ class Logger:
             life = self.options.lifetime_s
             if life is not None:
                 wait = self._chance.between(round(life[0] * 1_000_000), round(life[1] * 1_000_000)) * US
-                self.world.at(self.world.now + wait, self._close, self._life)
+                self.closes = self.world.now + wait
+                self.world.at(self.closes, self._close, self._life)
             self.world.at(self.world.now + self._chance.between(200, 900) * US, self._write, self._life)
         elif word == "eof":
             self._close(self._life)

@@ -101,6 +101,7 @@ class Balancer:
         self._snat = snat[: len(snat) - options.reserved]
         self._chance = Chance(world.seed, f"lb {options.name}")
         self._next = options.ports[0]
+        self._left = [0, 0]
 
     # ---- packets ----------------------------------------------------------------------------------
 
@@ -146,8 +147,6 @@ class Balancer:
         packet.ack = add32(packet.ack, -flow.isn_shift) if packet.flags & ACK else packet.ack
         if flow.ts_shift and packet.tsval >= 0:
             packet.tsecr = add32(packet.tsecr, -flow.ts_shift)
-        if packet.flags & RST and not packet.flags & ACK:
-            pass
         self._to_client(client, packet)
         if packet.flags & RST:
             self._end(flow)
@@ -169,7 +168,8 @@ class Balancer:
     def _leave(self, packet: Packet, side: int) -> int:
         """Forward after the box's own delay; the packet is seen as it leaves."""
         packet.ttl -= 1
-        leaves = self.world.now + self._chance.between(9, 30) * US
+        leaves = max(self.world.now + self._chance.between(9, 30) * US, self._left[side] + US)
+        self._left[side] = leaves
         self.point.rows.append(packet.record(leaves, side))
         return leaves
 

@@ -10,6 +10,7 @@ from analyzer.kernel.settings import Settings
 from analyzer.seqnum import MASK32
 from analyzer.simulator.applications import ClientHost, Logger, Netcat, OneShot, ServerApp
 from analyzer.simulator.balancer import Balancer, PoolChoice
+from analyzer.simulator.bulk import Bursts
 from analyzer.simulator.frames import syn_options
 from analyzer.simulator.hosts import Host, HostOptions, build_host
 from analyzer.simulator.papers import probe_line
@@ -74,7 +75,22 @@ def build(scenario: Scenario, out: FilePath) -> Estate:
     _firewalls(estate)
     for flood in scenario.flood:
         _Flooder(estate, flood).start()
+    _bursts(estate)
     return estate
+
+
+def _bursts(estate: Estate) -> None:
+    """Loggers write in bursts where the scenario allows it and the wires are clean."""
+    path = estate.scenario.path
+    paths = (path.to_lb, path.to_client, path.to_server, path.from_server)
+    paused = any(member.group.app.pauses for member in estate.members.values())
+    if not estate.scenario.bulk or paused or not all(p.clean for p in paths):
+        return
+    apps = {member.host.address: member.app for member in estate.members.values()}
+    end = estate.world.start + round(estate.scenario.duration_s * NS)
+    bursts = Bursts(estate.balancers, apps, paths, end)
+    for logger in estate.loggers:
+        logger.burst = bursts.write
 
 
 # ---- servers ----------------------------------------------------------------------------------------
@@ -91,7 +107,9 @@ def _servers(estate: Estate) -> None:
             clock = Clock(round(offset * NS), drift, world.start)
             try:
                 settings = Settings(backlog=group.backlog).override(group.sysctl)
-                options = HostOptions(group.kernel, group.hz, settings, Chance(world.seed, name).between(90_000, 4_000_000))
+                options = HostOptions(
+                    group.kernel, group.hz, settings, Chance(world.seed, name).between(90_000, 4_000_000)
+                )
                 host = build_host(world, name, number(group.address) + index, options, clock)
             except ValueError as error:
                 raise UsageError(str(error)) from None
@@ -148,9 +166,7 @@ def _balancers(estate: Estate) -> None:
     routes: dict[int, Balancer] = {}
     for options in scenario.lb:
         name = "lb" if len(scenario.lb) == 1 else options.name
-        point = CapturePoint(
-            estate.out / f"{name}.pcapng", ("eth0", "eth1"), clock, capture.snaplen, capture.lb_drops
-        )
+        point = CapturePoint(estate.out / f"{name}.pcapng", ("eth0", "eth1"), clock, capture.snaplen, capture.lb_drops)
         world.points.append(point)
         snat = tuple(number(a) for a in options.snat)
         balancer = Balancer(world, options, snat, estate.ledger, point)
@@ -182,7 +198,9 @@ def _wire_server(estate: Estate, host: Host, routes: dict[int, Balancer]) -> Non
 # ---- clients --------------------------------------------------------------------------------------------
 
 
-def _add_client(estate: Estate, name: str, address: int, options: HostOptions, ports: tuple[int, int] | None) -> ClientHost:
+def _add_client(
+    estate: Estate, name: str, address: int, options: HostOptions, ports: tuple[int, int] | None
+) -> ClientHost:
     world, scenario = estate.world, estate.scenario
     host = build_host(world, name, address, options, Clock())
     if scenario.capture.client and not estate.clients:
@@ -231,7 +249,7 @@ def _client_group(estate: Estate, group: ClientGroup) -> None:
         except ValueError as error:
             raise UsageError(str(error)) from None
         for program in range(group.loggers):
-            logger = Logger(client, program, group.app, vips)
+            logger = Logger(client, program + 1_000 * len(estate.loggers), group.app, vips)
             estate.loggers.append(logger)
             world.at(world.start + chance.between(0, round(group.start_s * 1_000_000)) * 1_000, logger.start)
 
@@ -282,7 +300,9 @@ def _firewalls(estate: Estate) -> None:
         begin, end = world.start + round(wall.from_s * NS), world.start + round(min(wall.to_s, 1e9) * NS)
         host, share = member.host, wall.share
 
-        def blocks(packet: Packet, now: int, source=source, chance=chance, begin=begin, end=end, host=host, share=share) -> bool:  # type: ignore[no-untyped-def]  # noqa: ANN001, E501
+        def blocks(
+            packet: Packet, now: int, source=source, chance=chance, begin=begin, end=end, host=host, share=share
+        ) -> bool:  # type: ignore[no-untyped-def]  # noqa: ANN001, E501
             if packet.flags & (SYN | ACK) != SYN or not begin <= now < end or source not in (None, packet.src):
                 return False
             if not chance.hit(share):

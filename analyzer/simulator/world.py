@@ -94,6 +94,7 @@ class World:
         self.faults: Callable[[int, str, str, Packet], None] = lambda *_: None
         self._agenda: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
+        self._limit = self.HELD
 
     def at(self, time: int, act: Callable[..., None], *arguments: Any) -> None:
         """Have *act* called at *time* (not before now)."""
@@ -108,9 +109,13 @@ class World:
             self.now, _, act, arguments = heapq.heappop(agenda)
             act(*arguments)
             steps += 1
-            if not steps & 0x3FF and sum(point.held() for point in self.points) > self.HELD:
+            if not steps & 0x3FF and self._held() > self._limit:
                 self.flush(self.now)
+                self._limit = max(self.HELD, 2 * self._held())
         self.now = until
+
+    def _held(self) -> int:
+        return sum(point.held() for point in self.points)
 
     def flush(self, horizon: int) -> None:
         """Write what lies before *horizon*."""
