@@ -62,7 +62,7 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         headline=verdict.headline,
-        losses=verdict.losses,
+        limits=verdict.limits,
         health=verdict.health,
         comparison=verdict.comparison,
         doubt=verdict.doubt,

@@ -9,6 +9,7 @@ from analyzer.report import verdict
 from analyzer.report.words import CAUSE_TITLES, clock, count, date, duration, printable
 
 WIDE = 110
+MOST_STEPS = 14
 ASCII = str.maketrans({"±": "+/-", "µ": "u", "–": "-", "−": "-", "→": "->", "·": ".", "×": "x"})
 
 
@@ -87,15 +88,12 @@ def _start(analysis: Analysis) -> str:
 
 
 def _limits(analysis: Analysis, screen: Screen) -> None:
-    diagnosis = analysis.diagnosis
+    limits = verdict.limits(analysis)
     most = 6 if screen.wide else 2
-    for text in diagnosis.contradictions[: most // 2]:
-        screen.say(("contradiction: ", "red"), (text, ""))
-    for note in diagnosis.quality[:most]:
-        screen.say(("limit: ", "yellow"), (note.text, ""))
-    hidden = len(diagnosis.quality[most:]) + len(diagnosis.contradictions[most // 2 :])
-    if hidden:
-        screen.say((f"and {count(hidden, 'more limit')}, in the report", "dim"))
+    for text in limits[:most]:
+        screen.say(("limit: ", "yellow"), (text, ""))
+    if len(limits) > most:
+        screen.say((f"and {count(len(limits) - most, 'more limit')}, in the report", "dim"))
 
 
 def _healthy(analysis: Analysis, screen: Screen) -> None:
@@ -109,7 +107,7 @@ def _story(story: Story, screen: Screen) -> None:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
-    steps = story.steps if screen.wide else _few(story)
+    steps = list(story.steps[:MOST_STEPS]) if screen.wide else _few(story)
     several = len({step.capture for step in story.steps}) > 1
     for step in steps:
         style = "red" if step.role == "syn" else "bold" if step.role == "stamp" else ""
@@ -117,6 +115,9 @@ def _story(story: Story, screen: Screen) -> None:
         table.add_row(screen.text(where), clock(step.time), screen.text(step.text, style))
     screen.say((f"For example {story.title}:", ""))
     screen.table(table)
+    hidden = len(story.steps) - len(steps)
+    if hidden and screen.wide:
+        screen.say((f"and {count(hidden, 'more packet')}, in the report", "dim"))
     if verdict.comparison(story):
         screen.say((verdict.comparison(story), ""))
 

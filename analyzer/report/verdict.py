@@ -30,6 +30,17 @@ def headline(analysis: Analysis) -> str:
     return f"Nothing is wrong: all {summary.syns:,} SYNs were answered"
 
 
+def limits(analysis: Analysis) -> list[str]:
+    """What limits the conclusion: contradictions first, then one text for each kind of flaw."""
+    kinds: dict[str, list[str]] = {}
+    for note in analysis.diagnosis.quality:
+        kinds.setdefault(note.kind, []).append(note.text)
+    said = [f"Contradiction: {text}" for text in analysis.diagnosis.contradictions]
+    return said + [
+        texts[0] + (f" ({len(texts) - 1} more like it)" if len(texts) > 1 else "") for texts in kinds.values()
+    ]
+
+
 def losses(analysis: Analysis) -> str:
     """What the losses came to."""
     summary = analysis.diagnosis.summary
@@ -43,16 +54,19 @@ def health(analysis: Analysis) -> list[str]:
     if not summary.syns:
         return ["Capture from before the connections open: only then can a lost SYN be seen."]
     answered = completed = 0
-    for rows in analysis.main.tracked.connections.chunks():
-        opened = (rows["seen"] & (SEEN_SYN | SEEN_SYN_ACK)) == SEEN_SYN | SEEN_SYN_ACK
-        answered += int(np.count_nonzero(opened))
-        completed += int(np.count_nonzero(opened & ((rows["seen"] & SEEN_ESTABLISHED) > 0)))
+    servers = [v for v in analysis.vantages if v.side == "server"]
+    for vantage in servers or [analysis.main]:
+        for rows in vantage.tracked.connections.chunks():
+            opened = (rows["seen"] & (SEEN_SYN | SEEN_SYN_ACK)) == SEEN_SYN | SEEN_SYN_ACK
+            answered += int(np.count_nonzero(opened))
+            completed += int(np.count_nonzero(opened & ((rows["seen"] & SEEN_ESTABLISHED) > 0)))
     again = summary.retransmitted_syns
     said = [
         f"{completed:,} of {answered:,} answered handshakes were completed by the originator's ACK.",
         "No SYN had to be repeated." if not again else f"{again:,} SYNs were repeats of an earlier one.",
     ]
-    where = " and ".join(v.name for v in analysis.vantages)
+    names = [v.name for v in analysis.vantages]
+    where = ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
     said.append(
         f"Sure for what {where} saw in this span of time; losses elsewhere on the path cannot be seen from here."
     )
