@@ -199,6 +199,8 @@ class WhatIf:
         before, after: SYNs lost per cause.
         assumptions: What the prediction rests on.
         warnings: Cures that make it worse.
+        failed_before, failed_after: Attempts that never got a SYN-ACK.
+        syns_before, syns_after: SYNs sent.
     """
 
     change: str
@@ -206,6 +208,10 @@ class WhatIf:
     after: dict[str, int]
     assumptions: tuple[str, ...]
     warnings: tuple[str, ...]
+    failed_before: int = 0
+    failed_after: int = 0
+    syns_before: int = 0
+    syns_after: int = 0
 
 
 @dataclass(frozen=True)
