@@ -71,6 +71,9 @@ class Sightings:
     conn: Ints
     from_resp: np.ndarray[Any, np.dtype[np.bool_]]
 
+    def __getitem__(self, at: Any) -> "Sightings":
+        return Sightings(self.key[at], self.time[at], self.arrival[at], self.conn[at], self.from_resp[at])
+
 
 class Book:
     """A capture's connections by id, with digests of their four numbers."""
@@ -97,18 +100,14 @@ class Book:
 
     def sightings(self, level: str, one_in: int) -> Sightings:
         """Packets that the tables keep a time of, by what must agree at this *level*."""
-        parts = [*self._syns(level), self._syn_acks(level), *self._events(level)]
-        key = np.concatenate([p.key for p in parts])
-        chosen = key % np.uint64(one_in) == 0 if one_in > 1 else np.ones(len(key), np.bool_)
-        return _once(
-            Sightings(
-                key[chosen],
-                np.concatenate([p.time for p in parts])[chosen],
-                np.concatenate([p.arrival for p in parts])[chosen],
-                np.concatenate([p.conn for p in parts])[chosen],
-                np.concatenate([p.from_resp for p in parts])[chosen],
-            )
-        )
+        found = (part[part.key % np.uint64(one_in) == 0] for part in self._all(level))
+        parts = [(s.key, s.time, s.arrival, s.conn, s.from_resp) for s in found]
+        return _once(Sightings(*(np.concatenate(column) for column in zip(*parts, strict=True))))
+
+    def _all(self, level: str) -> Iterator[Sightings]:
+        yield from self._syns(level)
+        yield self._syn_acks(level)
+        yield from self._events(level)
 
     def _base(self, level: str, conn: Ints) -> Keys:
         return (self.incarnation if level == "relative" else self.four)[conn]
@@ -216,7 +215,7 @@ def _once(seen: Sightings) -> Sightings:
     first = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
     last = np.concatenate((first[1:], [len(key)])) - 1
     at = order[first[time[last] - time[first] <= COPIES_WITHIN]]
-    return Sightings(seen.key[at], seen.time[at], seen.arrival[at], seen.conn[at], seen.from_resp[at])
+    return seen[at]
 
 
 def resolution(times: Any) -> int:
