@@ -32,7 +32,7 @@ REQUEST_LIFE = 63 * NS
 """A request is gone after five SYN-ACK timeouts (tcp_synack_retries = 5, initial RTO 1 s)."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Ruling:
     """What happens to one SYN.
 

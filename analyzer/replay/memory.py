@@ -57,6 +57,9 @@ class Check:
     missing_lead_in: bool
 
 
+NOTHING = Check(False, True, None, False)
+
+
 class PeerMemory:
     """Feasible records of one peer key.
 
@@ -93,8 +96,10 @@ class PeerMemory:
         """
         self._settle(now[0])
         first = self.states[0]
+        if not first.second and not self.hidden and len(self.states) == 1:
+            return NOTHING
         likely = peer_rejects(self.profile, first.tsval, first.second, tsval, now[0])
-        certain = all(
+        certain = (len(self.states) == 1 and len(now) == 1) or all(
             peer_rejects(self.profile, s.tsval, s.second, tsval, second) == likely
             for s in self.states
             for second in now
@@ -169,14 +174,10 @@ class PeerMemory:
         Returns:
             False if no state is left, that is, if what was certain is contradicted.
         """
-        left = [
-            s
-            for s in self.states
-            if s.written >= arrived
-            or not all(peer_rejects(self.profile, s.tsval, s.second, tsval, second) for second in now)
-        ]
+        left = [s for s in self.states if s.written >= arrived or not s.second or not self._sure(s, tsval, now)]
         if tsval is not None:
-            self.bounds = [*self.bounds[-(MOST_BOUNDS - 1) :], tsval]
+            if self.hidden:
+                self.bounds = [*self.bounds[-(MOST_BOUNDS - 1) :], tsval]
         elif self.profile.drop_without_ts and all(s.written < arrived for s in self.states):
             self.hidden = False  # a fresh stamp of any value would have dropped it
         self.states = left or [EMPTY, *self.states][:MAX_STATES]
@@ -190,6 +191,10 @@ class PeerMemory:
                 continue
             second = arrived // NS
             self.states.sort(key=lambda s, t=tsval, n=second: not self._rejects(s, t, n))  # type: ignore[misc]
+
+    def _sure(self, stamp: Stamp, tsval: int | None, now: tuple[int, ...]) -> bool:
+        """Whether *stamp* rejects in each of the seconds."""
+        return all(peer_rejects(self.profile, stamp.tsval, stamp.second, tsval, second) for second in now)
 
     def _rejects(self, stamp: Stamp, tsval: int | None, second: int) -> bool:
         return peer_rejects(self.profile, stamp.tsval, stamp.second, tsval, second)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import heappop, heappush
 from itertools import islice
 from typing import Any
@@ -17,7 +18,7 @@ from analyzer.replay.evidence import booted, capture_start
 from analyzer.replay.judge import Ruling
 from analyzer.replay.queues import BACKLOG_UNKNOWN, Listeners
 from analyzer.replay.reach import reach_of
-from analyzer.replay.screen import Reasons, screen
+from analyzer.replay.screen import Reasons, Screen, screen
 from analyzer.replay.vantage import SERVER, Vantage
 from analyzer.schema import ACK, ANSWER_SYN_ACK, PEER_STATE, SEEN_MIDSTREAM, SYN, VERDICT, VERDICTS
 from analyzer.seqnum import d32
@@ -29,7 +30,6 @@ Records = np.ndarray[Any, np.dtype[np.void]]
 _RULE = {name: i for i, name in enumerate(RULE_NAMES)}
 _VERDICT = {name: i for i, name in enumerate(VERDICTS)}
 _EVENT = {name: i for i, name in enumerate(WRITE_EVENTS)}
-_COLUMNS = list(Ev._fields)
 
 
 @dataclass
@@ -61,6 +61,7 @@ class _Chains:
         self.port = np.zeros(count, np.uint16)
         self._v6 = tracked.hosts["v6"]
         self._profile, self._one_server = profile, one_server
+        self._keys: dict[tuple[int, int], object] = {}
         for rows in tracked.connections.chunks():
             self.orig[rows["chain"]] = rows["orig"]
             self.resp[rows["chain"]] = rows["resp"]
@@ -69,6 +70,7 @@ class _Chains:
             self.orig[rows["chain"]] = rows["orig"]
             self.resp[rows["chain"]] = rows["resp"]
             self.port[rows["chain"]] = rows["resp_p"]
+        self._orig, self._resp, self._port = memoryview(self.orig), memoryview(self.resp), memoryview(self.port)
 
     def turned_round(self, tracked: Tracked) -> dict[int, object]:
         """Connections from before the capture whose "originator" is a listener: id -> peer key of the true one.
@@ -89,20 +91,26 @@ class _Chains:
 
     def originator(self, chain: int) -> int:
         """Host id of a chain's originator."""
-        return int(self.orig[chain])
+        return self._orig[chain]
 
     def listener(self, chain: int) -> object:
         """Key of the listener that a chain speaks to."""
-        return int(self.resp[chain]), int(self.port[chain])
+        return self._resp[chain], self._port[chain]
 
     def peer(self, chain: int) -> object:
         """Key of the peer record of a chain's originator; None where the kernel keeps none."""
-        orig, resp = int(self.orig[chain]), int(self.resp[chain])
-        return None if orig < 0 else self._key(orig, resp)
+        orig = self._orig[chain]
+        return None if orig < 0 else self._key(orig, self._resp[chain])
 
     def _key(self, orig: int, resp: int) -> object:
+        known = self._keys.get((orig, resp), self)
+        if known is not self:
+            return known
         key = peer_key(self._profile, resp, orig, v6=bool(self._v6[orig]))
-        return key if self._one_server or key is None or self._profile.key == "local_remote" else (resp, key)
+        if not self._one_server and key is not None and self._profile.key != "local_remote":
+            key = (resp, key)
+        self._keys[orig, resp] = key
+        return key
 
 
 _NO_END = np.zeros(0, np.int64)
@@ -113,11 +121,15 @@ def _end(host: Any, port: Any) -> Any:
     return (host.astype(np.int64) << 16) | port
 
 
-def events_of(tracked: Tracked, needed: Any = None) -> Iterator[Ev]:
-    """The capture's events as tuples, in order of arrival; of *needed* chains only, if given."""
+_make_event = partial(tuple.__new__, Ev)
+
+
+def events_of(tracked: Tracked, sieve: Screen | None = None) -> Iterator[Ev]:
+    """The capture's events as tuples, in order of arrival; those that *sieve* lets through, if given."""
     for chunk in tracked.events.chunks():
-        rows = chunk if needed is None else chunk[needed[chunk["chain"]]]
-        yield from map(Ev._make, rows[_COLUMNS].tolist())
+        rows = chunk if sieve is None else chunk[sieve.telling(chunk)]
+        columns = (rows[name].tolist() for name in Ev._fields)
+        yield from map(_make_event, zip(*columns, strict=True))
 
 
 def _row(ev: Ev, ruling: Ruling, reasons: Reasons) -> tuple[int, ...]:
@@ -183,10 +195,9 @@ def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope 
         lambda chain, now: reach.shown(chains.originator(chain), now),
     )
     engine.turned_round = chains.turned_round(tracked)
-    needed = None if sieve is None else sieve.needed
     reasons = Reasons(replayed.reasons)
     answers = _answers(tracked) if sieve is None else None
-    rulings = _rulings(engine, events_of(tracked, needed), _Reading(_front(chains, scope), scope.limit, answers))
+    rulings = _rulings(engine, events_of(tracked, sieve), _Reading(_front(chains, scope), scope.limit, answers))
     for syns in tracked.syns.chunks():
         if sieve is None:
             rows = [_row(ev, ruling, reasons) for ev, ruling in islice(rulings, len(syns))]

@@ -14,11 +14,24 @@ import numpy as np
 
 from analyzer.connections import Tracked
 from analyzer.kernel import rules
+from analyzer.kernel.profiles import Profile
 from analyzer.replay.engine import Hypothesis
 from analyzer.replay.judge import LEAD_IN, REQUEST_LIFE, lead_in_text
 from analyzer.replay.queues import BACKLOG_UNKNOWN, FEW_REQUESTS, SMALLEST_BACKLOG
 from analyzer.replay.reach import UNREACHED, Reach, reach_of
-from analyzer.schema import CERTAINTIES, OPT_CLIPPED, OPT_TS, SEEN_ESTABLISHED, VERDICT, VERDICTS
+from analyzer.schema import (
+    ACK,
+    CERTAINTIES,
+    OPT_CLIPPED,
+    OPT_TS,
+    SEEN_ESTABLISHED,
+    SEEN_FIN_ORIG,
+    SEEN_FIN_RESP,
+    SEEN_MIDSTREAM,
+    SYN,
+    VERDICT,
+    VERDICTS,
+)
 from analyzer.spool import Spool
 from analyzer.units import MS, NO_TIME, NS
 
@@ -96,6 +109,28 @@ def _joined(parts: list[Times]) -> Times:
 
 
 @dataclass(frozen=True)
+class Closes:
+    """What of each connection a peer's memory may depend on.
+
+    Attributes:
+        orig, resp: int32 (chains,), host ids.
+        writes: bool (chains,), a connection that the server closed first.
+        unclear: bool (chains,), used several times, or from before the capture.
+        established: int64 (connections,), frame that completed the handshake, -1 if none.
+        begin: int64 (connections,), time of the server's FIN where it closes first, else NEVER.
+        whole: bool (connections,), every event is needed.
+    """
+
+    orig: np.ndarray[Any, np.dtype[np.int32]]
+    resp: np.ndarray[Any, np.dtype[np.int32]]
+    writes: np.ndarray[Any, np.dtype[np.bool_]]
+    unclear: np.ndarray[Any, np.dtype[np.bool_]]
+    established: Times
+    begin: Times
+    whole: np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
 class Screen:
     """Which chains the engine must replay, and what the others' SYNs get.
 
@@ -104,12 +139,14 @@ class Screen:
         needed: bool (chains,), True where the engine decides.
         fill: The queues' bounds.
         reach: Which networks the server is known to answer.
+        closes: When each connection's close begins to matter.
     """
 
     hypothesis: Hypothesis
     needed: np.ndarray[Any, np.dtype[np.bool_]]
     fill: Fill
     reach: Reach
+    closes: Closes
 
     def verdicts(self, syns: Records, reasons: "Reasons") -> Records:
         """VERDICT rows for *syns*, right for every SYN whose chain is not needed."""
@@ -132,6 +169,21 @@ class Screen:
                 self._doubt(out, missing == seconds, reasons.number(lead_in_text(seconds)))
         return out
 
+    def telling(self, events: Records) -> Any:
+        """Bool per event: whether the engine must see it.
+
+        On four numbers that are used once only a SYN, the ACK that completes its handshake, and a close that the
+        server begins can matter, and these only for the memory of a peer.
+        """
+        chain, conn = events["chain"], events["conn"]
+        told = self.needed[chain]
+        if not self.hypothesis.remembers:
+            return told
+        close = self.closes
+        syn = (events["flags"] & (SYN | ACK)) == SYN
+        third = (events["frame"] == close.established[conn]) & (events["resp"] == 0)
+        return told & (close.whole[conn] | syn | third | (events["time"] >= close.begin[conn]))
+
     def unsure_queues(self, times: Times) -> Any:
         """Where an unknown backlog may have been too small."""
         return (self.fill.waiting(times) > SMALLEST_BACKLOG) | (self.fill.half_open(times) > FEW_REQUESTS)
@@ -140,6 +192,39 @@ class Screen:
     def _doubt(out: Records, where: Any, reason: int) -> None:
         out["certainty"][where] = _POSSIBLE
         out["reason"][where] = reason
+
+
+def closes_of(tracked: Tracked) -> Closes:
+    """Read the connections table once per capture."""
+    known = _CLOSES.get(tracked.connections)
+    if known is not None:
+        return known
+    chains, conns = len(tracked.chain_syns), tracked.connection_count
+    contested = contested_chains(tracked)
+    out = Closes(
+        np.full(chains, -1, np.int32),
+        np.full(chains, -1, np.int32),
+        np.zeros(chains, np.bool_),
+        contested.copy(),
+        np.full(conns, -1, np.int64),
+        np.full(conns, NEVER, np.int64),
+        np.ones(conns, np.bool_),
+    )
+    for rows in tracked.connections.chunks():
+        chain, conn, seen = rows["chain"], rows["conn"], rows["seen"]
+        out.orig[chain], out.resp[chain] = rows["orig"], rows["resp"]
+        first = (seen & SEEN_FIN_RESP > 0) & (
+            (seen & SEEN_FIN_ORIG == 0) | (rows["fin_resp_time"] <= rows["fin_orig_time"])
+        )
+        older = seen & SEEN_MIDSTREAM > 0
+        out.writes[chain[first]] = True
+        out.unclear[chain[older]] = True
+        complete = seen & SEEN_ESTABLISHED > 0
+        out.established[conn[complete]] = rows["established_frame"][complete]
+        out.begin[conn[first]] = rows["fin_resp_time"][first]
+        out.whole[conn] = older | ~complete | contested[chain]
+    _CLOSES[tracked.connections] = out
+    return out
 
 
 def contested_chains(tracked: Tracked) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -186,6 +271,7 @@ class Reasons:
 
 
 _CONTESTED: WeakKeyDictionary[Spool, np.ndarray[Any, np.dtype[np.bool_]]] = WeakKeyDictionary()
+_CLOSES: WeakKeyDictionary[Spool, Closes] = WeakKeyDictionary()
 _FILLS: WeakKeyDictionary[Spool, Fill] = WeakKeyDictionary()
 
 
@@ -200,9 +286,9 @@ def _fill_once(tracked: Tracked) -> Fill:
 def screen(tracked: Tracked, hypothesis: Hypothesis) -> Screen | None:
     """A screen where one is sound, else None: then every event goes through the engine.
 
-    It is sound at the server, without a peer memory, and while the queues stay away from their limits.
+    It is sound at the server, and while the queues stay away from their limits.
     """
-    if hypothesis.remembers or not hypothesis.vantage.at_server:
+    if not hypothesis.vantage.at_server:
         return None
     fill = _fill_once(tracked)
     settings, profile = hypothesis.settings, hypothesis.profile
@@ -218,4 +304,17 @@ def screen(tracked: Tracked, hypothesis: Hypothesis) -> Screen | None:
     quarter = rules.last_quarter(most_open, settings.max_syn_backlog or 0, settings.syncookies or 0)
     if near or quarter:
         return None
-    return Screen(hypothesis, contested_chains(tracked), fill, reach_of(tracked))
+    contested, closes = contested_chains(tracked), closes_of(tracked)
+    needed = contested | _remembered(tracked, profile, closes) if hypothesis.remembers else contested
+    return Screen(hypothesis, needed, fill, reach_of(tracked), closes)
+
+
+def _remembered(tracked: Tracked, profile: Profile, closes: Closes) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Chains of peers of which the server may remember a timestamp: it closed a connection of theirs first."""
+    both = profile.key == "local_remote"
+    server, peer = closes.resp.astype(np.int64), closes.orig.astype(np.int64)
+    size = len(tracked.hosts) + 1
+    key = peer * size + server if both else peer
+    turned = server * size + peer if both else server  # before the capture's first packet direction is a guess
+    marked = np.unique(np.concatenate([key[closes.writes], key[closes.unclear], turned[closes.unclear]]))
+    return np.isin(key, marked)
