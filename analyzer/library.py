@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analyzer.pictures import Pictures
 from analyzer.pipeline import AnalyzeOptions
 from analyzer.pipeline import analyze as run
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
     from analyzer.diagnosis.explain import Explanation
     from analyzer.diagnosis.model import Analysis as Parts
@@ -60,7 +60,7 @@ def analyze(captures: Inputs = (), *, server: Inputs = (), lb: Inputs = (), **kn
     return Analysis(run(options), options)
 
 
-class Analysis:
+class Analysis(Pictures):
     """One analysis: tables as DataFrames, findings, pictures, and the way to the report folder.
 
     Attributes:
@@ -149,16 +149,6 @@ class Analysis:
     def whatif(self, **changes: Any) -> list[WhatIf]:
         """The same traffic under other settings; see :func:`whatif`."""
         return whatif(self, **changes)
-
-    def figure(self, name: str) -> Figure | None:
-        """A figure of the report by its name there; None where the data do not allow it.
-
-        Raises:
-            KeyError: No such figure; the message lists those there are.
-        """
-        from analyzer.report.figures import draw_one
-
-        return draw_one(self.parts, name)
 
     def write_report(self, folder: str | Path, *, figures: bool = True, tables: str = "parquet") -> Path:
         """Write the report folder, as ``synquest analyze -o`` does; returns it."""
