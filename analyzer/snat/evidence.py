@@ -25,7 +25,7 @@ POINT = np.dtype(
         ("conn", "i4"),
         ("isn", "u4"),
         ("tsval", "u4"),  # 0 without timestamps
-        ("place", "u4"),  # file, interface, tunnel and TTL: where on the path the packet was seen
+        ("place", "u4"),  # where on the path it was seen: file, interface (11 bits), tunnel (1), TTL (8)
         ("orig", "i4"),  # host id over all captures
         ("resp", "i4"),
         ("vantage", "i2"),

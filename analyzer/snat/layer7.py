@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from analyzer.schema import CONNECTION, SEEN_SYN
-from analyzer.snat.evidence import LATE, Array, Points, group_ids
+from analyzer.snat.evidence import LATE, Array, Points, group_ids, latest_before
 from analyzer.snat.journeys import LAYER4, LAYER7, Pairs
 from analyzer.snat.model import Records, Seen
-from analyzer.snat.pairing import BACK, FRONT, OTHER, PAYLOAD, SERVER, TIMING, Links
+from analyzer.snat.pairing import BACK, FRONT, OTHER, PAYLOAD, SERVER, TIMING, Links, by_ip_id
 from analyzer.units import MS, NO_TIME, NS, US
 
 WINDOW = 10 * NS
@@ -63,6 +63,8 @@ def proxied_pairs(points: Points, seen: Sequence[Seen], links: Links) -> tuple[P
         ends = _unpaired(points, one, links, vantage)
         if len(ends):
             _name_sides(points.rows, links, points.of(vantage), ends)
+            by_ip_id(points, links, points.of(vantage))
+            ends = _unpaired(points, one, links, vantage)
             front = ends.take(links.role[ends.first] == FRONT)
             back = ends.take(links.role[ends.first] == BACK)
             pairs = _matched(front, back)
@@ -371,3 +373,12 @@ def take_in(points: Points, links: Links, pairs: Pairs, flow: Array, first_flow:
     back = np.full(int(ids.max(initial=0)) + 1, -1, np.int64)
     back[flow[server]] = server
     pairs.server[:] = back[ids]
+    _forwarded(rows, links, flow, ids[pairs.kind == LAYER4])
+
+
+def _forwarded(rows: Records, links: Links, flow: Array, flows: Array) -> None:
+    """Join the SYNs of rewritten connections in the order of time."""
+    lb = np.flatnonzero(np.isin(flow, flows) & (links.role != SERVER) & (links.copy_of == np.arange(len(flow))))
+    if len(lb):
+        a, b = latest_before(flow[lb], rows["time"][lb], links.role[lb] == FRONT)
+        links.join(lb[a], lb[b], PAYLOAD)

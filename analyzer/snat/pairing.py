@@ -19,13 +19,17 @@ NONE, TIMING, PAYLOAD, STRONG, EXACT, IN_BAND = range(len(PROOFS))
 
 HELD = 30 * NS
 """A load balancer forwards a SYN within this time or never."""
+FORWARDED = 100 * MS
+"""A load balancer that only rewrites forwards a SYN within this time."""
+FEW = 4
+"""Pairs that prove no habit."""
 ON_THE_WAY = 500 * MS
 """With the offset of both clocks known, a packet is at the server within this time or lost."""
 ROUGH = 50 * MS
 """Differences of two clocks that agree this well speak of the same offset."""
 
-RARE = 0.01
-"""Share of equal ISNs that may be chance."""
+WAY = 0x1FF
+"""Bits of POINT.place that a forwarder changes: tunnel and TTL."""
 
 SAME_PACKET = ("isn", "has_ts", "tsval", "ipid")
 SAME_STAMP = ("isn", "has_ts", "tsval")
@@ -100,17 +104,34 @@ def _legs(rows: Records, links: Links, mine: Array) -> None:
     at = np.searchsorted(services, rows["service"][once])
     ahead = np.bincount(at[leads], minlength=len(services))
     behind = np.bincount(at[follows], minlength=len(services))
-    chance = RARE * np.bincount(at, minlength=len(services))
     role = np.where(ahead > behind, FRONT, np.where(behind > ahead, BACK, OTHER)).astype(np.int8)
-    role[np.maximum(ahead, behind) <= chance] = OTHER
+    role[np.maximum(ahead, behind) <= _by_chance(len(once))] = OTHER
     links.role[mine] = role[codes]
+    name_by_place(rows, links, mine)
+
+
+def _by_chance(count: int) -> float:
+    """Equal ISNs that mean nothing among *count* connections."""
+    expected = count * count / 2**33
+    return 0.0 if expected < 1e-3 else 3 + 3 * expected
+
+
+def name_by_place(rows: Records, links: Links, mine: Array) -> None:
+    """Services of which no SYN went through: they lie where the others of their tap or host lie."""
+    for column in (rows["place"][mine] >> 9, rows["resp"][mine].astype(np.int64)):
+        values, codes = np.unique(column, return_inverse=True)
+        fronts = np.bincount(codes, weights=links.role[mine] == FRONT, minlength=len(values))
+        backs = np.bincount(codes, weights=links.role[mine] == BACK, minlength=len(values))
+        role = np.where((fronts > 0) & (backs == 0), FRONT, np.where((backs > 0) & (fronts == 0), BACK, OTHER))
+        unknown = links.role[mine] == OTHER
+        links.role[mine[unknown]] = role[codes[unknown]]
 
 
 def _direct(rows: Records, links: Links, mine: Array) -> None:
     """No NAT: the same four numbers on both sides, told by a second sight of the same packet elsewhere."""
     second = mine[links.copy_of[mine] != mine]
     first = links.copy_of[second]
-    moved = (rows["place"][second] != rows["place"][first]) & (links.role[second] == OTHER)
+    moved = ((rows["place"][second] ^ rows["place"][first]) & WAY > 0) & (links.role[second] == OTHER)
     second, first = second[moved], first[moved]
     if not len(second):
         return
@@ -170,6 +191,31 @@ def _by_time(rows: Records, links: Links, earlier: Array, later: Array, columns:
     links.join(a, b, _proof(rows, a, b))
 
 
+def by_ip_id(points: Points, links: Links, mine: Array) -> None:
+    """Pair rewritten SYNs of a load balancer that leaves their IP id alone, if this one does.
+
+    16 bits are little: they count only where most SYNs find their like at once, and hardly any do a second later.
+    """
+    rows = points.rows
+    front = _unused(links, mine[(links.role[mine] == FRONT) & (links.copy_of[mine] == mine)])
+    back = links.open(mine[links.role[mine] == BACK])
+    front, back = front[rows["ipid"][front] > 0], back[rows["ipid"][back] > 0]
+    if not len(front) or not len(back):
+        return
+    both = np.concatenate((front, back))
+    is_first = np.arange(len(both)) < len(front)
+    keys = rows["ipid"][both].astype(np.int64)
+    found = []
+    for shift in (0, NS):
+        times = rows["time"][both] - np.where(is_first, 0, shift)
+        a, b = latest_before(keys, times, is_first)
+        soon = times[b] - times[a] <= FORWARDED
+        found.append((both[a[soon]], both[b[soon]]))
+    (a, b), (by_chance, _) = found
+    if len(a) > max(FEW, len(back) // 2, 20 * len(by_chance)):
+        links.join(a, b, STRONG)
+
+
 # ---- to the servers, whose clocks are not the load balancer's ---------------------------------
 
 
@@ -180,15 +226,27 @@ def _to_server(rows: Records, links: Links, at_lb: Array, there: Array) -> None:
         return
     near = at_lb[(links.role[at_lb] != FRONT) & (links.copy_of[at_lb] == at_lb)]
     offset = Offset()
-    for columns in (SAME_PACKET, SAME_STAMP):
+    keys: tuple[tuple[str, ...], ...] = (SAME_PACKET, SAME_STAMP)
+    for columns in keys:
         _across(rows, links, near, there, ("four", *columns), offset)
     _rewritten(rows, links, near, there, offset)
+    _tunnelled(rows, links, near, there)
     _name_services(rows, links, near, there, BACK)
     front = at_lb[(links.role[at_lb] != BACK) & (links.copy_of[at_lb] == at_lb)]
     front = _unused(links, front)
-    for columns in (SAME_PACKET, SAME_STAMP):
+    for columns in (*keys, ("isn",)):
         _across(rows, links, front, there, columns, offset)
     _name_services(rows, links, front, there, FRONT)
+
+
+def _tunnelled(rows: Records, links: Links, near: Array, there: Array) -> None:
+    """What the LB shows bare and the server in a tunnel is the client's leg, sent on without NAT."""
+    inside = there[(rows["tunnelled"][there] > 0) & (links.came_from[there] >= 0)]
+    bare = links.came_from[inside]
+    bare = bare[(rows["tunnelled"][bare] == 0) & (links.role[bare] == OTHER)]
+    links.direct[bare] = True
+    same = near[(links.role[near] == OTHER) & np.isin(rows["service"][near], np.unique(rows["service"][bare]))]
+    links.role[same] = FRONT
 
 
 def _name_services(rows: Records, links: Links, at_lb: Array, there: Array, role: int) -> None:
