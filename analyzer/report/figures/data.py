@@ -10,7 +10,7 @@ from analyzer.connections.names import host_texts
 from analyzer.diagnosis.clock import CommonClock
 from analyzer.diagnosis.decide import Journeys
 from analyzer.diagnosis.model import Analysis, Vantage
-from analyzer.schema import CAUSE, CAUSES, CONNECTION, OPT_TS, SYN_ROW, VERDICT
+from analyzer.schema import CAUSE, CAUSES, CONNECTION, HOST, OPT_TS, SYN_ROW, VERDICT
 from analyzer.units import NO_TIME, NS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -95,6 +95,14 @@ class View:
         journeys = Journeys.of(self.analysis.vantages, self.analysis.joined)
         everywhere = range(len(self.analysis.vantages))
         return self._points(list(everywhere), [journeys.decides(i) for i in everywhere])
+
+    @cached_property
+    def clients(self) -> set[str]:
+        """Addresses of clients in front of a load balancer."""
+        flows = self.analysis.joined.flows
+        hosts = np.unique(flows[["client_hi", "client_lo", "client_v6"]])
+        hosts.dtype.names = ("hi", "lo", "v6")
+        return set(host_texts(hosts.astype(HOST.dtype)))
 
     @cached_property
     def reused(self) -> list[tuple[int, Records]]:

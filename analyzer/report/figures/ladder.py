@@ -59,7 +59,7 @@ def draw(view: View) -> Picture | None:
     axes = figure.add_subplot(1, 1, 1)
     for name, x in lanes.items():
         axes.plot([x, x], [bottom, 0.2], color=INK, linewidth=1.1, zorder=1)
-        axes.text(x, 0.4, _lane_title(name, story, lanes), ha="center", va="bottom", fontsize=8.5)
+        axes.text(x, 0.4, _lane_title(name, story, lanes, view.clients), ha="center", va="bottom", fontsize=8.5)
     y = 0.0
     for row in rows:
         _arrow(axes, row, y, rows[0].step.time)
@@ -79,9 +79,12 @@ def _lanes(steps: tuple[Step, ...]) -> dict[str, float]:
     return {name: i / (len(names) - 1) for i, name in enumerate(names)}
 
 
-def _lane_title(name: str, story: Story, lanes: dict[str, float]) -> str:
-    sender = "lb" if "lb" in lanes else next(iter(lanes))
-    where = story.server if name == "server" else story.peer if name == sender else ""
+def _lane_title(name: str, story: Story, lanes: dict[str, float], clients: set[str]) -> str:
+    """The host with its address: the story's peer is the client itself where it is told of the client's leg."""
+    ends = ("client", "lb") if "lb" in lanes and story.peer in clients else ("lb", "server")
+    if "lb" not in lanes:
+        ends = (next(iter(lanes)), "server")
+    where = dict(zip(ends, (story.peer, story.server), strict=True)).get(name, "")
     word = LANE_TITLES.get(name, name)
     return f"{word}\n{where}" if where else word
 
