@@ -37,7 +37,7 @@ def clocks_of(seen: Sequence[Seen]) -> Records:
         CLOCK records, by vantage and host.  An address whose TSvals lie on no line (a clock per connection, none
         at all, or too short a look) has one record of era ``not identifiable``.
     """
-    parts = [_clocks(index, one) for index, one in enumerate(seen)]
+    parts = [_clocks(index, one) for index, one in enumerate(seen) if one.tracked.connection_count]
     return np.concatenate(parts) if parts else np.zeros(0, CLOCK.dtype)
 
 

@@ -37,22 +37,6 @@ class Lines:
         """Lowest and highest value of any fitting line at *x*."""
         return float((self.low + self.slope * x).min()), float((self.high + self.slope * x).max())
 
-    def width(self, x: float) -> float:
-        """How far the lines lie apart at *x*; convex in *x*."""
-        low, high = self.bounds(x)
-        return high - low
-
-    def narrowest(self, start: float, end: float) -> float:
-        """Where between *start* and *end* the lines lie closest together."""
-        from scipy.optimize import minimize_scalar
-
-        if end <= start:
-            return start
-        best = minimize_scalar(
-            self.width, bounds=(start, end), method="bounded", options={"xatol": (end - start) / 1e6}
-        )
-        return min((start, float(best.x), end), key=self.width)
-
 
 def _chain(x: Floats, y: Floats, sign: float) -> Any:
     """Andrew's monotone chain over points sorted by x: indices of the lower hull of ``sign * y``."""

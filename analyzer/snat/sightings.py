@@ -257,11 +257,6 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.first)
 
-    def __getitem__(self, at: Any) -> "Pairs":
-        return Pairs(
-            self.first[at], self.second[at], self.first_conn[at], self.second_conn[at], self.from_resp[at], self.level
-        )
-
 
 ENOUGH = 10
 """Pairs of the stricter level that make looser ones needless."""

@@ -66,7 +66,7 @@ def stamps_of(tracked: Tracked) -> Stamps:
     return Stamps(
         speaker=np.repeat(np.arange(len(named)), last - first + 1),
         time=(time - zero) / NS,
-        after=np.where(after == NO_TIME, np.nan, (np.maximum(after, zero - 3600 * NS) - zero) / NS),
+        after=np.where(after == NO_TIME, np.nan, (np.where(after == NO_TIME, zero, after) - zero) / NS),
         tsval=tsval,
         host=np.where(responds, resp, orig),
         peer=np.where(responds, orig, resp),
