@@ -152,11 +152,11 @@ def _through(rows: Records, links: Links, mine: Array) -> None:
     front = mine[(links.role[mine] == FRONT) & (links.copy_of[mine] == mine)]
     back = mine[(links.role[mine] == BACK) & (links.copy_of[mine] == mine)]
     for columns in (SAME_PACKET, SAME_STAMP):
-        _by_time(rows, links, _unused(links, front), links.open(back), columns)
+        _by_time(rows, links, front, back, columns)
     told = np.unique(rows["conn"][back[links.came_from[back] >= 0]])
     rest = links.open(back)
     rest = rest[~np.isin(rows["conn"][rest], told)]
-    _by_time(rows, links, _unused(links, front), rest, ("isn",))
+    _by_time(rows, links, front, rest, ("isn",))
 
 
 def _unused(links: Links, front: Array) -> Array:
@@ -179,16 +179,18 @@ def _proof(rows: Records, earlier: Array, later: Array) -> Array:
 
 
 def _by_time(rows: Records, links: Links, earlier: Array, later: Array, columns: tuple[str, ...]) -> None:
-    if not len(earlier) or not len(later):
-        return
-    both = np.concatenate((earlier, later))
-    keys = group_ids(*(rows[name][both] for name in columns))
-    is_first = np.arange(len(both)) < len(earlier)
-    a, b = latest_before(keys, rows["time"][both], is_first)
-    a, b = both[a], both[b]
-    good = rows["time"][b] - rows["time"][a] <= HELD
-    a, b = a[good], b[good]
-    links.join(a, b, _proof(rows, a, b))
+    """Pair equal *columns* in the order of time; the second round forgives stamps in the wrong order."""
+    for late in (0, LATE):
+        earlier, later = _unused(links, earlier), links.open(later)
+        if not len(earlier) or not len(later):
+            return
+        both = np.concatenate((earlier, later))
+        keys = group_ids(*(rows[name][both] for name in columns))
+        a, b = latest_before(keys, rows["time"][both], np.arange(len(both)) < len(earlier), late)
+        a, b = both[a], both[b]
+        good = rows["time"][b] - rows["time"][a] <= HELD
+        a, b = a[good], b[good]
+        links.join(a, b, _proof(rows, a, b))
 
 
 def by_ip_id(points: Points, links: Links, mine: Array) -> None:
