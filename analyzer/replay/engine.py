@@ -4,7 +4,7 @@ The engine is one hypothesis: one kernel profile with one set of settings.  It r
 of arrival and returns, for each SYN, what that kernel does with it and how sure that is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -115,7 +115,7 @@ class Engine:
 
     Args:
         hypothesis: Kernel, settings and vantage.
-        peer_of: Maps a chain id to the key of its peer record (None: no record is kept for it).
+        peers: For each chain id the number of its peer record (-1: no record is kept for it).
         queues: Fill of the listeners' queues, or None where they cannot matter.
         reached: Tells of (chain, time) whether the server is known to have a way back to its originator.
     """
@@ -123,7 +123,7 @@ class Engine:
     def __init__(
         self,
         hypothesis: Hypothesis,
-        peer_of: Callable[[int], object],
+        peers: Sequence[int],
         queues: Listeners | None = None,
         reached: Callable[[int, int], bool] | None = None,
     ) -> None:
@@ -131,28 +131,27 @@ class Engine:
         self.profile = hypothesis.profile
         self.settings = hypothesis.settings
         self.vantage = hypothesis.vantage
-        self.peer_of = peer_of
+        self.peers = peers
         self.queues = queues
         self.sockets: dict[int, Socket] = {}
-        self.memories: dict[object, PeerMemory] = {}
+        self.memories: dict[int, PeerMemory] = {}
         self._last_syn: dict[int, tuple[int, int, int | None, bool]] = {}
         self._certain_refusals: set[int] = set()
         self._older: set[int] = set()
         self.writes: list[Write] = []
         self.contradictions: list[tuple[int, str]] = []
-        self.turned_round: dict[int, object] = {}
+        self.turned_round: dict[int, int] = {}
         self.judge = Judge(hypothesis, queues, reached)
         self._now = NO_TIME
+        self._remembers = hypothesis.remembers
         self._start_second = hypothesis.vantage.seconds(hypothesis.start)[0]
 
     def memory(self, chain: int) -> PeerMemory | None:
         """The peer record that a SYN on *chain* is checked against, if this kernel keeps any."""
-        if not self.hypothesis.remembers:
-            return None
-        return self._memory_of(self.peer_of(chain))
+        return self._memory_of(self.peers[chain]) if self._remembers else None
 
-    def _memory_of(self, key: object) -> PeerMemory | None:
-        if key is None:
+    def _memory_of(self, key: int) -> PeerMemory | None:
+        if key < 0:
             return None
         memory = self.memories.get(key)
         if memory is None:
@@ -296,7 +295,7 @@ class Engine:
             if not ev.seen & CLOSED and not ev.flags & RST:
                 socket = self.sockets[ev.chain] = Socket(Phase.OPEN, ev.conn, ev.time)
                 socket.midstream = True
-        if self.hypothesis.remembers and ev.seen & (SEEN_FIN_ORIG | SEEN_FIN_RESP):
+        if self._remembers and ev.seen & (SEEN_FIN_ORIG | SEEN_FIN_RESP):
             memory = self._memory_of(self.turned_round[ev.conn])
             if memory is not None:
                 memory.blur(self.vantage.seconds(ev.time)[0])

@@ -7,7 +7,6 @@ second's edge), and none from before its first packet.  A :class:`PeerMemory` ho
 the packets allow, the likeliest first, plus at the start of a capture the hidden states of before.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from analyzer.kernel.profiles import Profile
@@ -40,8 +39,7 @@ class Stamp(NamedTuple):
 EMPTY = Stamp(0, 0)
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """Outcome of the per-peer test over all feasible states.
 
     Attributes:
@@ -194,6 +192,8 @@ class PeerMemory:
 
     def _sure(self, stamp: Stamp, tsval: int | None, now: tuple[int, ...]) -> bool:
         """Whether *stamp* rejects in each of the seconds."""
+        if len(now) == 1:
+            return peer_rejects(self.profile, stamp.tsval, stamp.second, tsval, now[0])
         return all(peer_rejects(self.profile, stamp.tsval, stamp.second, tsval, second) for second in now)
 
     def _rejects(self, stamp: Stamp, tsval: int | None, second: int) -> bool:

@@ -1,6 +1,8 @@
 """Events × kernel model → one verdict per SYN: the driver around the engine."""
 
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
@@ -11,7 +13,7 @@ import numpy as np
 
 from analyzer.connections import Tracked
 from analyzer.kernel.profiles import Profile
-from analyzer.kernel.rules import RULE_NAMES, WRITE_EVENTS, peer_key
+from analyzer.kernel.rules import RULE_NAMES, WRITE_EVENTS
 from analyzer.kernel.settings import Settings
 from analyzer.replay.engine import NEVER, Engine, Ev, Hypothesis, Write
 from analyzer.replay.evidence import booted, capture_start
@@ -59,9 +61,8 @@ class _Chains:
         self.orig = np.full(count, -1, np.int32)
         self.resp = np.full(count, -1, np.int32)
         self.port = np.zeros(count, np.uint16)
-        self._v6 = tracked.hosts["v6"]
-        self._profile, self._one_server = profile, one_server
-        self._keys: dict[tuple[int, int], object] = {}
+        self._v6 = tracked.hosts["v6"] > 0
+        self._profile, self._by_server = profile, profile.key == "local_remote" or not one_server
         for rows in tracked.connections.chunks():
             self.orig[rows["chain"]] = rows["orig"]
             self.resp[rows["chain"]] = rows["resp"]
@@ -71,8 +72,17 @@ class _Chains:
             self.resp[rows["chain"]] = rows["resp"]
             self.port[rows["chain"]] = rows["resp_p"]
         self._orig, self._resp, self._port = memoryview(self.orig), memoryview(self.resp), memoryview(self.port)
+        self.peers = memoryview(self.keys(self.orig, self.resp))
 
-    def turned_round(self, tracked: Tracked) -> dict[int, object]:
+    def keys(self, orig: Any, resp: Any) -> Any:
+        """Numbers of peer records, int64 like *orig*; -1 where the kernel keeps none (see ``rules.peer_key``)."""
+        key = orig.astype(np.int64)
+        if self._by_server:
+            key += (resp.astype(np.int64) + 1) << 32
+        unknown = orig < 0 if self._profile.ipv6_peers else (orig < 0) | self._v6[orig]
+        return np.where(unknown, -1, key)
+
+    def turned_round(self, tracked: Tracked) -> dict[int, int]:
         """Connections from before the capture whose "originator" is a listener: id -> peer key of the true one.
 
         Where a capture begins in a connection its direction is a guess by the ports; SYNs tell who listens.
@@ -80,37 +90,26 @@ class _Chains:
         listening = np.unique(
             np.concatenate([_end(s["resp"], s["resp_p"]) for s in tracked.syns.chunks()] or [_NO_END])
         )
-        found: dict[int, object] = {}
+        found: dict[int, int] = {}
         for rows in tracked.connections.chunks():
             older = rows[(rows["seen"] & SEEN_MIDSTREAM) > 0]
             wrong = np.isin(_end(older["orig"], older["orig_p"]), listening)
             wrong &= ~np.isin(_end(older["resp"], older["resp_p"]), listening)
-            for conn, orig, resp in older[wrong][["conn", "orig", "resp"]].tolist():
-                found[conn] = self._key(resp, orig)
+            keys = self.keys(older["resp"][wrong], older["orig"][wrong])
+            found.update(zip(older["conn"][wrong].tolist(), keys.tolist(), strict=True))
         return found
 
     def originator(self, chain: int) -> int:
         """Host id of a chain's originator."""
         return self._orig[chain]
 
+    def server(self, chain: int) -> int:
+        """Host id of the server that a chain speaks to."""
+        return self._resp[chain]
+
     def listener(self, chain: int) -> object:
         """Key of the listener that a chain speaks to."""
         return self._resp[chain], self._port[chain]
-
-    def peer(self, chain: int) -> object:
-        """Key of the peer record of a chain's originator; None where the kernel keeps none."""
-        orig = self._orig[chain]
-        return None if orig < 0 else self._key(orig, self._resp[chain])
-
-    def _key(self, orig: int, resp: int) -> object:
-        known = self._keys.get((orig, resp), self)
-        if known is not self:
-            return known
-        key = peer_key(self._profile, resp, orig, v6=bool(self._v6[orig]))
-        if not self._one_server and key is not None and self._profile.key != "local_remote":
-            key = (resp, key)
-        self._keys[orig, resp] = key
-        return key
 
 
 _NO_END = np.zeros(0, np.int64)
@@ -170,6 +169,18 @@ class Scope:
     start: int = NO_TIME
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the collector still: the engine makes many objects and no cycles."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
 def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope = Scope()) -> Replayed:
     """Replay one capture under one kernel.
 
@@ -182,7 +193,12 @@ def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope 
     Returns:
         A verdict for each SYN row, in its order.
     """
-    hypothesis = hypothesis_of(tracked, profile, settings, scope)
+    with _no_collection():
+        return _replayed(tracked, hypothesis_of(tracked, profile, settings, scope), scope)
+
+
+def _replayed(tracked: Tracked, hypothesis: Hypothesis, scope: Scope) -> Replayed:
+    profile = hypothesis.profile
     filled = hypothesis.settings
     replayed = Replayed(hypothesis)
     chains = _Chains(tracked, profile, scope.vantage.at_server)
@@ -190,7 +206,7 @@ def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope 
     reach = reach_of(tracked)
     engine = Engine(
         hypothesis,
-        chains.peer,
+        chains.peers,
         Listeners(profile, filled, chains, reach, scope.vantage.at_server) if sieve is None else None,
         lambda chain, now: reach.shown(chains.originator(chain), now),
     )
@@ -289,10 +305,11 @@ UNJUDGED = Ruling(
 
 
 def _peer_states(writes: list[Write], chains: _Chains) -> Records:
-    out = np.zeros(len(writes), PEER_STATE.dtype)
-    for i, w in enumerate(writes):
-        out[i] = (
-            w.time, w.frame, w.file, w.conn, chains.resp[w.chain], chains.orig[w.chain], w.tsval, w.second,
+    rows = [
+        (
+            w.time, w.frame, w.file, w.conn, chains.server(w.chain), chains.originator(w.chain), w.tsval, w.second,
             _EVENT[w.event], w.certain, w.stored,
-        )  # fmt: skip
-    return out
+        )
+        for w in writes
+    ]  # fmt: skip
+    return np.array(rows, PEER_STATE.dtype)

@@ -27,6 +27,7 @@ from analyzer.schema import (
     SEEN_ESTABLISHED,
     SEEN_FIN_ORIG,
     SEEN_FIN_RESP,
+    SEEN_GAP_ORIG,
     SEEN_MIDSTREAM,
     SYN,
     VERDICT,
@@ -118,6 +119,7 @@ class Closes:
         unclear: bool (chains,), used several times, or from before the capture.
         established: int64 (connections,), frame that completed the handshake, -1 if none.
         begin: int64 (connections,), time of the server's FIN where it closes first, else NEVER.
+        end: int64 (connections,), time of the client's FIN after it, else NEVER.
         whole: bool (connections,), every event is needed.
     """
 
@@ -127,6 +129,7 @@ class Closes:
     unclear: np.ndarray[Any, np.dtype[np.bool_]]
     established: Times
     begin: Times
+    end: Times
     whole: np.ndarray[Any, np.dtype[np.bool_]]
 
 
@@ -182,7 +185,8 @@ class Screen:
         close = self.closes
         syn = (events["flags"] & (SYN | ACK)) == SYN
         third = (events["frame"] == close.established[conn]) & (events["resp"] == 0)
-        return told & (close.whole[conn] | syn | third | (events["time"] >= close.begin[conn]))
+        closing = (events["time"] >= close.begin[conn]) & (events["time"] <= close.end[conn])
+        return told & (close.whole[conn] | syn | third | closing)
 
     def unsure_queues(self, times: Times) -> Any:
         """Where an unknown backlog may have been too small."""
@@ -208,6 +212,7 @@ def closes_of(tracked: Tracked) -> Closes:
         contested.copy(),
         np.full(conns, -1, np.int64),
         np.full(conns, NEVER, np.int64),
+        np.full(conns, NEVER, np.int64),
         np.ones(conns, np.bool_),
     )
     for rows in tracked.connections.chunks():
@@ -222,6 +227,8 @@ def closes_of(tracked: Tracked) -> Closes:
         complete = seen & SEEN_ESTABLISHED > 0
         out.established[conn[complete]] = rows["established_frame"][complete]
         out.begin[conn[first]] = rows["fin_resp_time"][first]
+        ended = first & (seen & SEEN_FIN_ORIG > 0) & (seen & SEEN_GAP_ORIG == 0)
+        out.end[conn[ended]] = rows["fin_orig_time"][ended]
         out.whole[conn] = older | ~complete | contested[chain]
     _CLOSES[tracked.connections] = out
     return out

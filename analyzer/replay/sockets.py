@@ -49,50 +49,21 @@ class Socket:
         rtt_lo, rtt_hi: Round-trip bounds of the connection, ns; hi is 0 when never measured.
     """
 
-    __slots__ = (
-        "armed",
-        "asked",
-        "before",
-        "born",
-        "by_listener",
-        "conn",
-        "fin_end",
-        "has_ts",
-        "isn",
-        "last_ack",
-        "life_hi",
-        "life_lo",
-        "midstream",
-        "open_fd",
-        "phase",
-        "rcv_nxt",
-        "rcv_wnd",
-        "rtt_hi",
-        "rtt_lo",
-        "sure",
-        "ts_file",
-        "ts_frame",
-        "ts_recent",
-        "ts_recent_time",
-    )
+    sure = True
+    before: "Socket | None" = None
+    isn = rcv_nxt = rcv_wnd = ts_recent = fin_end = 0
+    has_ts = False
+    ts_frame = ts_file = 0
+    ts_recent_time = NO_TIME
+    life_lo = life_hi = 0
+    last_ack = asked = NO_TIME
+    open_fd = midstream = by_listener = False
+    rtt_lo = rtt_hi = 0
 
     def __init__(self, phase: Phase, conn: int, born: int) -> None:
         self.phase = phase
         self.conn = conn
-        self.born = born
-        self.sure = True
-        self.before: Socket | None = None
-        self.isn = self.rcv_nxt = self.rcv_wnd = self.ts_recent = self.fin_end = 0
-        self.has_ts = False
-        self.ts_frame = self.ts_file = 0
-        self.ts_recent_time = NO_TIME
-        self.armed = born
-        self.life_lo = self.life_hi = 0
-        self.last_ack = NO_TIME
-        self.open_fd = self.midstream = False
-        self.by_listener = False
-        self.asked = NO_TIME
-        self.rtt_lo = self.rtt_hi = 0
+        self.born = self.armed = born
 
     def arm(self, now: int, life: tuple[int, int]) -> None:
         """Set the bucket's timer at *now* with the given bounds of its life in ns."""
