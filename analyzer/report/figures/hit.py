@@ -19,9 +19,9 @@ Cells = dict[tuple[str, str], tuple[int, int]]
 
 
 def draw(view: View) -> Picture | None:
-    """The worst clients and source addresses; the others in one row and column.  None where none is known."""
+    """The worst clients and source addresses; the others in one row and column.  None with fewer than two pairs."""
     blast = view.analysis.diagnosis.blast
-    if blast is None or not any(failed for *_, failed in blast.clients):
+    if blast is None or len(blast.clients) < 2 or not any(failed for *_, failed in blast.clients):
         return None
     rows = _ranked(blast.clients, 0, MOST_ROWS)
     columns = _ranked(blast.clients, 1, MOST_COLUMNS)
