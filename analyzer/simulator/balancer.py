@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from analyzer.kernel.events import ACK, FIN, RST, SYN
-from analyzer.seqnum import MASK32, add32, d32
+from analyzer.seqnum import MASK32, add32
 from analyzer.simulator.hosts import Host
 from analyzer.simulator.recorder import CapturePoint
 from analyzer.simulator.truth import Ledger
@@ -305,6 +305,3 @@ class PoolChoice:
             if not self._old or self._chance.below(1_000) < moved:
                 return self._new[self._chance.below(len(self._new))]
         return self._old[self._chance.below(len(self._old))]
-
-
-__all__ = ["Balancer", "BalancerOptions", "Flow", "PoolChoice", "Stage", "d32"]

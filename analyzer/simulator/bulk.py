@@ -90,11 +90,11 @@ class Bursts:
         return True
 
     def _ends(self, logger: Logger, key: Key) -> Ends | None:
-        four = (key[0], key[1], key[2], key[3])
+        four: Any = key
         client = logger.client.host
         near = client.kernel.table.get(key)
         for balancer in self._balancers:
-            flow = balancer.by_client.get(four)  # type: ignore[call-overload]
+            flow = balancer.by_client.get(four)
             if flow is not None:
                 break
         else:
@@ -136,7 +136,7 @@ def _exchange(ends: Ends, times: Ints, sizes: Ints, draws: Draws, paths: tuple[P
     near_id = near.ipid + 1 + step * np.arange(n) & 0xFFFF
     far_id = far.ipid + 1 + step * np.arange(n) & 0xFFFF
     heard = ack_stamp
-    parts = [(acks, base, got, ACK, ack_stamp, stamp, 0, far_id, 0)]
+    parts: list[tuple[Any, ...]] = [(acks, base, got, ACK, ack_stamp, stamp, 0, far_id, 0)]
     last = acks.arrives
     if reply:
         spoken = data.arrives + ends.app.options.reply_us * US
@@ -167,7 +167,8 @@ def _exchange(ends: Ends, times: Ints, sizes: Ints, draws: Draws, paths: tuple[P
 
 
 def _stamps(host: Host, key: Key, times: Ints) -> Ints:
-    return host.stamps.offset(key) + host.stamps.ticks(times) & MASK32  # type: ignore[call-overload, no-any-return]
+    ticks: Any = host.stamps.ticks(times)
+    return np.asarray(host.stamps.offset(key) + ticks & MASK32, np.int64)
 
 
 def _advance(conn: Connection, sent: int, received: int, packets: int) -> None:

@@ -1,5 +1,6 @@
 """A scenario made into machines and wires."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path as FilePath
@@ -15,7 +16,7 @@ from analyzer.simulator.frames import syn_options
 from analyzer.simulator.hosts import Host, HostOptions, build_host
 from analyzer.simulator.papers import probe_line
 from analyzer.simulator.recorder import CapturePoint, Clock
-from analyzer.simulator.scenario import ClientGroup, Flood, Scenario, Script, ServerGroup
+from analyzer.simulator.scenario import FOREVER_S, ClientGroup, Firewall, Flood, Scenario, Script, ServerGroup
 from analyzer.simulator.truth import Ledger, SynRow
 from analyzer.simulator.world import NS, Chance, Packet, Path, World
 
@@ -192,14 +193,13 @@ def _wire_server(estate: Estate, host: Host, routes: dict[int, Balancer]) -> Non
             paths[id(balancer)].send(packet, time, balancer.from_server)
 
     host.send = send
-    estate.world.__dict__.setdefault("server_paths", {})[host.name] = paths
 
 
 # ---- clients --------------------------------------------------------------------------------------------
 
 
 def _add_client(
-    estate: Estate, name: str, address: int, options: HostOptions, ports: tuple[int, int] | None
+    estate: Estate, name: str, address: int, options: HostOptions, ports: tuple[int, int] | None = None
 ) -> ClientHost:
     world, scenario = estate.world, estate.scenario
     host = build_host(world, name, address, options, Clock())
@@ -221,7 +221,6 @@ def _add_client(
 
     host.send = send
     client = ClientHost(world, host, *((ports[1], ports[0]) if ports else ()))
-    client.paths = paths  # type: ignore[attr-defined]
     estate.clients[name] = client
     estate.clocks.append(_tsval_clock("client", host))
     return client
@@ -263,7 +262,7 @@ def _netcat(estate: Estate) -> None:
     machine = HostOptions(
         options.kernel, options.hz, Settings(), chance.between(*options.uptime_s), options.tsval_at
     )  # fmt: skip
-    client = _add_client(estate, "nc", number(options.address), machine, None)
+    client = _add_client(estate, "nc", number(options.address), machine)
     vips = [(number(vip), b.port, vip) for b in estate.scenario.lb for vip in b.vips]
     estate.netcat = Netcat(client, vips, options.every_s, options.wait_s)
     world.at(world.start + 2 * NS, estate.netcat.start)
@@ -290,33 +289,40 @@ def _script(estate: Estate, script: Script) -> None:
 
 
 def _firewalls(estate: Estate) -> None:
-    world = estate.world
     for wall in estate.scenario.firewall:
         member = estate.members.get(wall.server)
         if member is None:
             raise UsageError(f"firewall: there is no server {wall.server!r}")
-        source = number(wall.source) if wall.source else None
-        chance = Chance(world.seed, f"firewall {wall.server}")
-        begin, end = world.start + round(wall.from_s * NS), world.start + round(min(wall.to_s, 1e9) * NS)
-        host, share = member.host, wall.share
+        member.host.filter = _Wall(estate, wall, member.host, member.host.filter).blocks
 
-        def blocks(
-            packet: Packet, now: int, source=source, chance=chance, begin=begin, end=end, host=host, share=share
-        ) -> bool:  # type: ignore[no-untyped-def]  # noqa: ANN001, E501
-            if packet.flags & (SYN | ACK) != SYN or not begin <= now < end or source not in (None, packet.src):
-                return False
-            if not chance.hit(share):
-                return False
-            said = Decision(verdict="drop", rule="firewall")
-            if packet.row is not None:
-                packet.row.judge(said, now, host.clock.show(now))
-            world.faults(now, host.name, "firewall", packet)
-            line = probe_line(host, packet, said, host.clock.show(now))
-            if line is not None:
-                estate.probe.append(line)
-            return True
 
-        host.filter = blocks
+class _Wall:
+    """One rule of a server's firewall, in front of the rules before it."""
+
+    def __init__(
+        self, estate: Estate, wall: Firewall, host: Host, before: Callable[[Packet, int], bool] | None
+    ) -> None:
+        start = estate.world.start
+        self.estate, self.wall, self.host, self.before = estate, wall, host, before
+        self._source = number(wall.source) if wall.source else None
+        self._chance = Chance(estate.world.seed, f"firewall {wall.server} {wall.source}")
+        self._window = start + round(wall.from_s * NS), start + round(min(wall.to_s, FOREVER_S) * NS)
+
+    def blocks(self, packet: Packet, now: int) -> bool:
+        """Whether *packet* ends here."""
+        begin, end = self._window
+        meant = packet.flags & (SYN | ACK) == SYN and begin <= now < end and self._source in (None, packet.src)
+        if not meant or not self._chance.hit(self.wall.share):
+            return self.before is not None and self.before(packet, now)
+        said = Decision(verdict="drop", rule="firewall")
+        clock = self.host.clock.show(now)
+        if packet.row is not None:
+            packet.row.judge(said, now, clock)
+        self.estate.world.faults(now, self.host.name, "firewall", packet)
+        line = probe_line(self.host, packet, said, clock)
+        if line is not None:
+            self.estate.probe.append(line)
+        return True
 
 
 class _Flooder:
@@ -332,12 +338,13 @@ class _Flooder:
         self._path = Path(estate.world, estate.scenario.path.to_server, f"flood to {flood.server}")
 
     def start(self) -> None:
+        """From its first second on."""
         world = self.estate.world
         world.at(world.start + round(self.flood.from_s * NS), self._one)
 
     def _one(self) -> None:
         world, chance = self.estate.world, self._chance
-        if world.now >= world.start + round(min(self.flood.to_s, 1e9) * NS):
+        if world.now >= world.start + round(min(self.flood.to_s, FOREVER_S) * NS):
             return
         source, port = self._base + chance.between(2, 65_000), chance.between(1_025, 65_535)
         packet = Packet(

@@ -3,16 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2s
-from typing import Protocol
+from typing import Any, Protocol
 
-from analyzer.kernel.events import ACK, FIN, SYN, Connect, Decision, Event, Key, Reply, Segment, Timer
+from analyzer.kernel.events import ACK, SYN, Connect, Decision, Event, Key, Reply, Segment, Timer
 from analyzer.kernel.model import Machine, Server
 from analyzer.kernel.profiles import Profile, find_profile
 from analyzer.kernel.settings import Settings
 from analyzer.seqnum import MASK32, add32, d32
 from analyzer.simulator.frames import syn_options
 from analyzer.simulator.recorder import CapturePoint, Clock
-from analyzer.simulator.world import NS, US, Chance, Packet, Path, World
+from analyzer.simulator.world import NS, US, Chance, Packet, World
 
 _SECOND_WAITS = tuple(NS << i for i in range(7))
 _OLD_WAITS = tuple(3 * NS << i for i in range(6))
@@ -67,7 +67,7 @@ class Stamps:
             self._offsets[known] = self.value + int.from_bytes(digest[:4]) & MASK32
         return self._offsets[known]
 
-    def ticks(self, time: int) -> int:
+    def ticks(self, time: Any) -> Any:
         """Ticks since the anchor; works on arrays too."""
         us = (time - self.anchor) // US
         us = us + us * self.skew_ppm // 1_000_000
@@ -75,7 +75,7 @@ class Stamps:
 
     def __call__(self, time: int, key: Key) -> int:
         """TSval at true or own *time* for *key*."""
-        return self.offset(key) + self.ticks(time) & MASK32
+        return int(self.offset(key) + self.ticks(time) & MASK32)
 
 
 class Application(Protocol):
@@ -236,6 +236,3 @@ def build_host(world: World, name: str, address: int, options: HostOptions, cloc
         quick_retry=person.quick_retry,
     )  # fmt: skip
     return Host(world, name, address, Server(person.profile, options.settings, machine), clock)
-
-
-__all__ = ["FIN", "Application", "Host", "HostOptions", "Path", "Personality", "Stamps", "build_host", "packet_of"]

@@ -1,13 +1,13 @@
 """A scenario in, a folder out: captures, truth, and what an administrator would have beside them."""
 
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from analyzer.errors import UsageError
 from analyzer.simulator import papers
 from analyzer.simulator.estate import Estate, build
-from analyzer.simulator.scenario import Scenario
+from analyzer.simulator.scenario import Scenario, toml_value
 from analyzer.simulator.truth import write_rows
 from analyzer.simulator.world import NS
 
@@ -68,7 +68,9 @@ def _papers(estate: Estate) -> None:
         papers.write(out / f"sysctl-{name}.txt", text)
         if not index:
             papers.write(out / "sysctl.txt", text)
-        listens += [f"{name}: tcp *:{port} backlog {l.backlog}\n" for port, l in member.host.kernel.listeners.items()]
+        listens += [
+            f"{name}: tcp *:{port} backlog {heard.backlog}\n" for port, heard in member.host.kernel.listeners.items()
+        ]
     papers.write(out / "listen.txt", "".join(listens))
     papers.write(out / "probe.log", "".join(line + "\n" for line in estate.probe))
     if estate.netcat is not None:
@@ -93,7 +95,7 @@ def _table(values: dict[str, Any], name: str, lines: list[str]) -> None:
         if isinstance(value, dict) or (isinstance(value, tuple) and value and isinstance(value[0], dict)):
             nested[key] = value
         elif not (isinstance(value, tuple) and not value and key in ("script", "firewall", "flood")):
-            lines.append(f"{_key(key)} = {_value(value)}")
+            lines.append(f"{_key(key)} = {toml_value(value)}")
     for key, value in nested.items():
         full = f"{name}.{_key(key)}" if name else _key(key)
         for item in value if isinstance(value, tuple) else (value,):
@@ -104,16 +106,3 @@ def _table(values: dict[str, Any], name: str, lines: list[str]) -> None:
 
 def _key(key: str) -> str:
     return key if key.replace("_", "").isalnum() else f'"{key}"'
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
-    return repr(value)
-
-
-__all__ = ["Simulated", "as_toml", "is_dataclass", "simulate"]

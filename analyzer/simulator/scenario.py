@@ -13,6 +13,7 @@ from analyzer.simulator.balancer import BalancerOptions
 from analyzer.simulator.world import PathOptions
 
 HOME = "analyzer.simulator.scenarios"
+FOREVER_S = 1e9
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Firewall:
     source: str = ""
     share: float = 1.0
     from_s: float = 0.0
-    to_s: float = 1e9
+    to_s: float = FOREVER_S
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Flood:
     source: str = "10.77.0.0"
     per_s: float = 20.0
     from_s: float = 0.0
-    to_s: float = 1e9
+    to_s: float = FOREVER_S
 
 
 @dataclass(frozen=True)
@@ -311,3 +312,14 @@ def _build_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, .
     if len(value) != len(kinds):
         raise UsageError(f"{where}: {len(kinds)} values are wanted")
     return tuple(_build(kind, item, f"{where}.{i}") for i, (kind, item) in enumerate(zip(kinds, value, strict=True)))
+
+
+def toml_value(value: Any) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    return repr(value)
