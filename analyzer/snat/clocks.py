@@ -83,15 +83,16 @@ def _merged(stamps: Stamps, found: Grouping, line: Ints) -> Ints:
 def _side_by_side(stamps: Stamps, line: Ints, hosts: int) -> tuple[Bools, Bools]:
     """Per host: whether several clocks stand behind it, and whether its lines mean nothing.
 
-    Lines one after the other are no proof of several hosts: one may have been started anew.  Lines that run at
-    the same time towards the same peer are, if it opened the connections and each has several of them.  Behind
-    an address that answers, a network address translator may hide which four numbers the clock's offset came from.
+    Lines one after the other are no proof of several hosts: one may have been started anew, or the capture's
+    clock may have stepped.  Lines that run at the same time towards the same peer are, if the host opened the
+    connections and each line has several of them.  Behind an address that answers, a network address translator
+    may hide which four numbers the clock's offset came from.
     """
     size = int(line.max(initial=-1)) + 1
     on = np.flatnonzero(line >= 0)
-    start, end = np.full(size, np.inf), np.full(size, -np.inf)
-    np.minimum.at(start, line[on], stamps.time[stamps.first[on]])
-    np.maximum.at(end, line[on], stamps.time[stamps.last[on]])
+    start, end = np.full(size, np.iinfo(np.int64).max), np.full(size, -1)
+    np.minimum.at(start, line[on], stamps.arrival[stamps.first[on]])
+    np.maximum.at(end, line[on], stamps.arrival[stamps.last[on]])
     asks = 2 * np.bincount(line[on], stamps.responds[on], size) < np.bincount(line[on], minlength=size)
     firm = (chains_of(stamps, line, size) >= FIRM_CHAINS) & asks
     _, first = np.unique(line[on] << 32 | stamps.peer[on], return_index=True)

@@ -129,7 +129,7 @@ class Book:
             yield Sightings(
                 mixed(self._base(level, conn), _SYN, *numbers, ident),
                 rows["time"].astype(np.int64),
-                _arrival(rows["file"], rows["frame"]),
+                arrival(rows),
                 conn,
                 np.zeros(len(rows), np.bool_),
             )
@@ -146,7 +146,7 @@ class Book:
         return Sightings(
             mixed(self._base(level, conn), _SYN_ACK, *numbers),
             told["syn_ack_time"].astype(np.int64),
-            _arrival(told["file"], told["syn_ack_frame"]),
+            arrival(told, "syn_ack_frame"),
             conn,
             np.ones(len(conn), np.bool_),
         )
@@ -159,7 +159,7 @@ class Book:
             yield Sightings(
                 self._event_keys(level, rows, conn),
                 rows["time"].astype(np.int64),
-                _arrival(rows["file"], rows["frame"]),
+                arrival(rows),
                 conn,
                 rows["resp"] > 0,
             )
@@ -191,8 +191,9 @@ class Book:
         )
 
 
-def _arrival(file: Any, frame: Any) -> Ints:
-    return np.asarray((file.astype(np.int64) << 32) | frame.astype(np.int64))
+def arrival(rows: Records, frame: str = "frame") -> Ints:
+    """A number per row that rises in the order of the capture's files and of their frames."""
+    return np.asarray((rows["file"].astype(np.int64) << 32) | rows[frame].astype(np.int64))
 
 
 def _sides(told: Records, name: str, back: Any) -> tuple[Any, Any]:

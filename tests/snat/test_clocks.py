@@ -58,7 +58,10 @@ def address(text):
 
 
 def capture(*talks):
-    packets = sorted(p for talk in talks for p in talk)
+    return capture_in_order(sorted(p for talk in talks for p in talk))
+
+
+def capture_in_order(packets):
     rows = np.zeros(len(packets), PACKET.dtype)
     for row, (time, src, sport, dst, dport, flags, seq, ack, length, tsval) in zip(rows, packets, strict=True):
         row["time"] = START * NS + round(time * NS)
@@ -132,6 +135,15 @@ def test_a_restart_is_no_second_host():
     before, after = Clock(1000, 900_000_000), Clock(1000, 0)
     tracked = capture(talk("10.0.0.1", before, every(2, 10)), talk("10.0.0.1", after, every(2, 10, start=60)))
     assert {int(r["number"]) for _, r in clocks(tracked, "10.0.0.1")} == {1}
+
+
+@pytest.mark.parametrize("step", [-30, 30])
+def test_a_step_of_the_capture_s_clock_is_no_second_host(step):
+    packets = talk("10.0.0.1", Clock(1000, 5_000_000), every(2, 30))
+    tracked = capture(packets)
+    bent = capture_in_order([(p[0] + (step if p[0] > 31 else 0), *p[1:]) for p in sorted(packets)])
+    assert len(clocks(tracked, "10.0.0.1")) == 1
+    assert {int(r["number"]) for _, r in clocks(bent, "10.0.0.1")} == {1}
 
 
 def test_a_few_connections_on_each_of_two_lines_prove_nothing():
