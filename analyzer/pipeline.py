@@ -8,7 +8,9 @@ from analyzer.anonymize import Anonymizer
 from analyzer.capture import open_capture
 from analyzer.connections import Tracked, track
 from analyzer.diagnosis.agreement import match_any
+from analyzer.diagnosis.blast import blast_radius
 from analyzer.diagnosis.counters import reconcile_all
+from analyzer.diagnosis.coverage import front_hosts
 from analyzer.diagnosis.diagnose import diagnose
 from analyzer.diagnosis.gather import Known, deltas
 from analyzer.diagnosis.model import Analysis, KernelChoice, Vantage
@@ -24,7 +26,8 @@ from analyzer.replay.run import Replayed, Scope, replay
 from analyzer.replay.vantage import LOAD_BALANCER, SERVER
 from analyzer.snat.joining import join
 from analyzer.snat.legs import side_of, virtual_hosts
-from analyzer.snat.model import Seen
+from analyzer.snat.model import Joined, Seen
+from analyzer.snat.vantages import group_captures
 from analyzer.version import VERSION
 
 Progress = Callable[[int, int, int], None]
@@ -95,7 +98,8 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     sides.sort(key=lambda pair: order[pair[0]])
     joined = join([Seen(tracked.name, side, tracked) for side, tracked in sides])
     empty = [_begins_empty(side, tracked, snapshots[i : i + 1]) for i, (side, tracked) in enumerate(sides)]
-    vantages = [_judge(tracked, side, settings, kernel, empty[i]) for i, (side, tracked) in enumerate(sides)]
+    scopes = [_scope(side, tracked, joined, empty[i]) for i, (side, tracked) in enumerate(sides)]
+    vantages = [_judge(tracked, side, settings, kernel, scopes[i]) for i, (side, tracked) in enumerate(sides)]
     seen = [vantage for vantage, _ in vantages]
     counters = reconcile_all(seen, snapshots)
     probe = None if log is None else match_any(log, seen)
@@ -103,6 +107,7 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     known = Known(deltas(counters), cookies=bool(settings.syncookies))
     diagnosis = diagnose(seen, joined, vantages[0][1], known)
     diagnosis.counters, diagnosis.probe = counters, probe
+    diagnosis.blast = blast_radius(seen, joined)
     problems = [problem for vantage in seen for problem in vantage.tracked.problems]
     return Analysis(seen, diagnosis, problems, VERSION, joined, options.anonymizer)
 
@@ -130,27 +135,21 @@ def _known(options: AnalyzeOptions) -> tuple[Settings, str]:
 
 def _read(options: AnalyzeOptions, progress: Progress | None) -> list[tuple[str, Tracked]]:
     """Each vantage's packets, tracked; the side is empty where it is to be found out."""
-    groups: list[tuple[str, str, Sequence[str]]] = []
-    if options.lbs:
-        groups.append(("lb", "lb", options.lbs))
-    many = len(options.servers) > 1
-    groups += [("server", f"server{i + 1}" if many else "server", [path]) for i, path in enumerate(options.servers)]
-    if options.captures:
-        groups.append(("", "server" if not options.servers else "capture", options.captures))
+    groups = group_captures(options.captures, options.servers, options.lbs)
     if not groups:
         raise UsageError("no capture given; see synquest analyze --help")
     read = []
-    for side, name, paths in groups:
-        payload = side == "lb" or name == "capture"  # proxied legs are joined by it
-        tracked = track(open_capture(paths, name, digests=payload, progress=progress))
-        if not side and side_of(tracked) != "server":
+    for group in groups:
+        payload = group.side != "server"  # proxied legs are joined by it
+        tracked = track(open_capture(group.paths, group.name, digests=payload, progress=progress))
+        if not group.side and side_of(tracked) != "server":
             tracked.name = side_of(tracked)
         if not tracked.tcp_packets:
             problem = f" ({tracked.problems[0]})" if tracked.problems else ""
-            raise InputError(f"{', '.join(paths)}: no readable TCP packet{problem}")
+            raise InputError(f"{', '.join(group.paths)}: no readable TCP packet{problem}")
         if options.anonymizer is not None:
             options.anonymizer.hide(tracked)
-        read.append((side, tracked))
+        read.append((group.side, tracked))
     return read
 
 
@@ -160,12 +159,16 @@ def _begins_empty(side: str, tracked: Tracked, snapshots: Sequence[Snapshots]) -
     return side == "server" and any(proofs)
 
 
-def _judge(
-    tracked: Tracked, side: str, settings: Settings, kernel: str, empty: bool = False
-) -> tuple[Vantage, KernelChoice]:
+def _scope(side: str, tracked: Tracked, joined: Joined, empty: bool) -> Scope:
+    """From where a capture was taken, and whose SYNs in it no server has judged."""
+    if side == "server":
+        return Scope(SERVER, known_empty=empty)
+    front = front_hosts(tracked, joined.path(tracked.name, len(tracked.syns))) | virtual_hosts(tracked)
+    return Scope(LOAD_BALANCER, known_empty=empty, front_hosts=front)
+
+
+def _judge(tracked: Tracked, side: str, settings: Settings, kernel: str, scope: Scope) -> tuple[Vantage, KernelChoice]:
     """Replay one capture under the given kernel, or under the one that fits best."""
-    front = frozenset(virtual_hosts(tracked)) if side != "server" else frozenset[int]()
-    scope = Scope(SERVER if side == "server" else LOAD_BALANCER, known_empty=empty, front_hosts=front)
     if kernel != "auto":
         profile = find_profile(kernel)
         replayed = replay(tracked, profile, settings, scope)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from analyzer.connections import Tracked
 from analyzer.diagnosis.model import Vantage
 from analyzer.diagnosis.tries import numbered
 from analyzer.schema import LEGS, SEEN_GAP_ORIG, SEEN_GAP_RESP
@@ -100,6 +101,17 @@ def _services_of(vantage: Vantage) -> set[tuple[int, ...]]:
         names = np.unique(chunk[["resp", "resp_p"]])
         found.update((int(hosts["hi"][h]), int(hosts["lo"][h]), int(p)) for h, p in names.tolist())
     return found
+
+
+def front_hosts(tracked: Tracked, paths: Records) -> frozenset[int]:
+    """Host ids that the load balancer answers for: asked on its client side, and never behind it."""
+    front: set[int] = set()
+    behind: set[int] = set()
+    for first, chunk in numbered(tracked):
+        legs = paths["leg"][first : first + len(chunk)]
+        front.update(np.unique(chunk["resp"][legs == CLIENT_LEG]).tolist())
+        behind.update(np.unique(chunk["resp"][legs == LB_SERVER_LEG]).tolist())
+    return frozenset(front - behind)
 
 
 def forwarding_window(lb: Vantage, paths: Records) -> Window | None:

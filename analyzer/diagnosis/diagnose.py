@@ -45,7 +45,8 @@ def diagnose(
     causes = np.zeros(int(journeys.starts[-1]), CAUSE.dtype)
     for index, vantage in enumerate(vantages):
         gatherer = Gatherer(index, vantages, joined, known or Known())
-        listeners += gatherer.strain.listeners
+        if vantage.side == vantages[0].side:
+            listeners += gatherer.strain.listeners
         start, decides = int(journeys.starts[index]), journeys.decides(index)
         for first, facts in gatherer.chunks():
             mine = slice(first, first + len(facts))

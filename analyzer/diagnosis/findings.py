@@ -167,7 +167,7 @@ def finding(cause: Cause, tally: Tally, told: Told, evidence: dict[str, list[int
     return Finding(
         cause=cause.word,
         certainty=certainty,
-        syns=tally.count + tally.ignored,
+        syns=tally.count or tally.ignored,
         connections=told.attempts,
         statement=cause.statement(told),
         evidence=evidence,

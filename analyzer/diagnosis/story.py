@@ -7,20 +7,22 @@ from typing import Any
 import numpy as np
 
 from analyzer.connections.names import host_text
+from analyzer.diagnosis.causes import REGISTRY
 from analyzer.diagnosis.clock import CommonClock
 from analyzer.diagnosis.coverage import CLIENT_LEG, LB_SERVER_LEG, SERVER_LEG
 from analyzer.diagnosis.model import Step, Story, Vantage
 from analyzer.diagnosis.tries import numbered
 from analyzer.kernel.rules import RULE_NAMES
-from analyzer.schema import ANSWER_NONE, ANSWERS, CAUSES, OPT_TS, SEEN_RST_ORIG
+from analyzer.schema import ANSWER_ACK, ANSWER_NONE, ANSWERS, CAUSES, OPT_TS, SEEN_RST_ORIG
 from analyzer.snat.model import Joined
 from analyzer.units import NO_TIME, NS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
 Array = np.ndarray[Any, Any]
 
-MOST_TRIES = 8
-"""SYNs of the attempt that are told."""
+FIRST_TRIES = 3
+"""So many SYNs of an attempt are told, and the last one."""
+MOST_CONNECTIONS = 4
 _ANSWER_WORDS = dict(zip(ANSWERS, ("", "SYN-ACK", "bare ACK instead of a SYN-ACK", "RST", "ICMP error"), strict=True))
 _LANES = {CLIENT_LEG: ("client", "lb"), LB_SERVER_LEG: ("lb", "server"), SERVER_LEG: ("lb", "server")}
 
@@ -51,7 +53,8 @@ class Teller:
             return None
         vantage, syn, verdict = self.vantages[example.vantage], example.syn, example.verdict
         steps = self._journey(example)
-        compared = bool(verdict["compared"])
+        ruled = RULE_NAMES[int(verdict["rule"])] in REGISTRY[at].rules
+        compared = ruled and bool(verdict["compared"])
         if compared and verdict["peer_stamp_frame"]:
             steps += self._closing(vantage, verdict)
         hosts = vantage.tracked.hosts
@@ -66,7 +69,7 @@ class Teller:
             peer_tsval=int(verdict["peer_tsval"]) if compared else None,
             delta=int(verdict["tsval_delta"]) if compared and has_ts else None,
             age=int(verdict["stamp_age"]) / NS if compared else None,
-            rule=RULE_NAMES[int(verdict["rule"])],
+            rule=RULE_NAMES[int(verdict["rule"])] if ruled else "",
             conn=int(syn["conn"]),
         )
 
@@ -102,7 +105,9 @@ class Teller:
         """SYNs and answers of the attempt in every capture, and the RST of who gave up."""
         steps: list[Step] = []
         for vantage, rows, paths in self._attempt(example):
-            for number, (row, path) in enumerate(zip(rows[:MOST_TRIES], paths[:MOST_TRIES], strict=True), 1):
+            for number, (row, path) in enumerate(zip(rows, paths, strict=True), 1):
+                if FIRST_TRIES < number < len(rows):
+                    continue
                 lanes = self._lanes(vantage, int(path["leg"]))
                 steps.append(self._step(vantage, row["frame"], row["time"], _syn_text(row, number, len(rows)), lanes))
                 if row["answer"] != ANSWER_NONE and row["answer_time"] != NO_TIME:
@@ -161,14 +166,16 @@ class Teller:
     def _given_up(self, vantage: Vantage, rows: Records, paths: Records) -> list[Step]:
         """A RST from the originator of the unanswered attempt: it gave the handshake up."""
         steps = []
-        for conn in np.unique(rows["conn"])[:MOST_TRIES].tolist():
+        for conn in np.unique(rows["conn"])[:MOST_CONNECTIONS].tolist():
             own = _connection(vantage, conn)
             if own is None or not own["seen"] & SEEN_RST_ORIG or own["rst_time"] == NO_TIME:
                 continue
             first = rows[rows["conn"] == conn][0]
             after = (int(own["rst_time"]) - int(first["time"])) / NS
             lanes = self._lanes(vantage, int(paths["leg"][rows["conn"] == conn][0]))
-            text = f"RST of who sent the SYN, {after:.3g} s after it: gives the handshake up"
+            refuses = first["answer"] == ANSWER_ACK and after < 1
+            why = "it never asked for that ACK" if refuses else f"it gives up {after:.3g} s after its SYN"
+            text = f"RST from who sent the SYN: {why}"
             steps.append(self._step(vantage, own["rst_frame"], own["rst_time"], text, lanes, "rst"))
         return steps
 

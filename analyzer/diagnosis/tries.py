@@ -88,7 +88,8 @@ def _find(keys: Array, wanted: Array) -> tuple[Array, Array]:
 def _said(history: Array, letters: bytes) -> Array:
     """Whether a history holds one of *letters*."""
     codes = np.ascontiguousarray(history).view(np.uint8).reshape(len(history), -1)
-    return np.isin(codes, np.frombuffer(letters, np.uint8)).any(axis=1)
+    said: Array = np.any(np.isin(codes, np.frombuffer(letters, np.uint8)), axis=1)
+    return said
 
 
 def numbered(tracked: Tracked) -> Iterator[tuple[int, Records]]:
@@ -130,7 +131,8 @@ def _repeats(tracked: Tracked, conns: Records) -> tuple[Array, Array, Array, Arr
 
 def went_on(conns: Records) -> Array:
     """The originator sent acknowledgments or data although no SYN-ACK was captured: there was one."""
-    return ((conns["seen"] & SEEN_SYN_ACK) == 0) & _said(conns["history"], b"AD")
+    out: Array = ((conns["seen"] & SEEN_SYN_ACK) == 0) & _said(conns["history"], b"AD")
+    return out
 
 
 def ack_ignored(conns: Records) -> Array:

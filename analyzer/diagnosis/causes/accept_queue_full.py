@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analyzer.diagnosis.causes.base import Cause, Told, counted, foreseen, strength
+from analyzer.diagnosis.causes.base import Cause, Told, counted, foreseen, loads, strength
 from analyzer.diagnosis.facts import LIKELY, Array, Facts
 from analyzer.diagnosis.strain import ACCEPT_FULL
 
@@ -24,12 +24,8 @@ def statement(told: Told) -> str:
     parts = []
     if told.count:
         parts.append(f"{told.who} found the accept queue full: the application did not accept fast enough")
-    for one in told.listeners:
-        if one.queue == ACCEPT_FULL:
-            parts.append(
-                f"at port {one.port} with {one.load} or more connections waiting {one.silent:,} SYNs got nothing and "
-                f"{one.answered:,} an answer, with fewer waiting {one.below_silent:,} of {one.below:,} got nothing"
-            )
+    if by_load := loads(told.listeners, ACCEPT_FULL, "connections waiting"):
+        parts.append(by_load)
     if told.ignored:
         parts.append(
             f"{counted(told.ignored, 'handshake')} had the last ACK ignored or reset: the client took the "

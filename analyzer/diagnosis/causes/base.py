@@ -81,6 +81,21 @@ def counted(number: int, noun: str, plural: str = "s") -> str:
     return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 
+def loads(listeners: tuple[Listener, ...], queue: int, entry: str) -> str:
+    """From which load on listeners were silent, all of one queue together."""
+    mine = [one for one in listeners if one.queue == queue]
+    if not mine:
+        return ""
+    ports = ", ".join(str(port) for port in sorted({one.port for one in mine})[:5])
+    least, most = min(one.load for one in mine), max(one.load for one in mine)
+    many = f"{least}" if least == most else f"{least} to {most}"
+    return (
+        f"at port {ports} with {many} or more {entry} {sum(o.silent for o in mine):,} SYNs got nothing and "
+        f"{sum(o.answered for o in mine):,} an answer, with fewer {sum(o.below_silent for o in mine):,} of "
+        f"{sum(o.below for o in mine):,} got nothing"
+    )
+
+
 def no_syn(facts: Facts) -> Array:
     """A cause that is seen and not foreseen foresees nothing wrongly."""
     return np.zeros(len(facts), np.bool_)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analyzer.diagnosis.causes.base import Cause, Told, foreseen, strength
+from analyzer.diagnosis.causes.base import Cause, Told, foreseen, loads, strength
 from analyzer.diagnosis.facts import LIKELY, Array, Facts
 from analyzer.diagnosis.strain import SYN_FULL
 
@@ -18,13 +18,8 @@ def weigh(facts: Facts) -> Array:
 def statement(told: Told) -> str:
     """How many, and from which load on."""
     text = f"{told.who} found the SYN queue full, with SYN cookies off or its last quarter kept for known peers"
-    for one in told.listeners:
-        if one.queue == SYN_FULL:
-            text += (
-                f"; at port {one.port} with {one.load} or more handshakes half open {one.silent:,} SYNs got nothing "
-                f"and {one.answered:,} an answer, with fewer {one.below_silent:,} of {one.below:,} got nothing"
-            )
-    return text + "."
+    by_load = loads(told.listeners, SYN_FULL, "handshakes half open")
+    return text + (f"; {by_load}." if by_load else ".")
 
 
 def wrongly(facts: Facts) -> Array:
