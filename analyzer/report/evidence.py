@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from analyzer.capture.frames import Frame, fetch
 from analyzer.capture.inputs import InputFile
 from analyzer.diagnosis.clock import CommonClock
@@ -17,7 +19,8 @@ from analyzer.diagnosis.model import Analysis, Vantage
 from analyzer.errors import InputError
 from analyzer.report.pcapng import PcapngWriter
 from analyzer.report.scrub import Scrubber
-from analyzer.report.selection import Mark, Selection, select
+from analyzer.report.selection import Mark, Selection, judged, select
+from analyzer.schema import LEGS
 
 LINK_ETHERNET = 1
 MOST_OPEN = 8
@@ -77,25 +80,37 @@ def _summary(analysis: Analysis) -> str:
 
 
 class _Points:
-    """The interfaces of the file: one for each capture point, link type and interface name."""
+    """The interfaces of the file: one for each capture point (side of the load balancer), link type and name."""
 
     def __init__(self, writer: PcapngWriter, analysis: Analysis, plain: bool) -> None:
         self._numbers: dict[tuple[str, int, int], int] = {}
-        known: dict[tuple[str, int, str], int] = {}
+        known: dict[tuple[int, str], int] = {}
         for vantage in analysis.vantages:
             text = _description(analysis, vantage)
+            sides = _sides(analysis, vantage)
             for file, info in enumerate(vantage.tracked.files):
                 for index, interface in enumerate(info.interfaces):
                     link = LINK_ETHERNET if plain else interface.link_type
-                    key = (vantage.name, link, interface.name)
-                    if key not in known:
-                        name = f"{vantage.name} {interface.name}".strip()
-                        known[key] = writer.interface(link, name, text)
-                    self._numbers[vantage.name, file, index] = known[key]
+                    words = (vantage.name, sides.get((file, index), ""), interface.name)
+                    name = " ".join(word for word in words if word)
+                    if (link, name) not in known:
+                        known[link, name] = writer.interface(link, name, text)
+                    self._numbers[vantage.name, file, index] = known[link, name]
 
     def number(self, vantage: str, frame: Frame) -> int | None:
         """Interface of a frame."""
         return self._numbers.get((vantage, frame.file, frame.interface))
+
+
+def _sides(analysis: Analysis, vantage: Vantage) -> dict[tuple[int, int], str]:
+    """Which side of the load balancer each (file, interface) saw, where all its SYNs are of one side."""
+    seen: dict[tuple[int, int], set[int]] = {}
+    for rows, _, _, paths in judged(analysis, vantage):
+        keys = np.stack([rows["file"], rows["interface"], paths["leg"]], axis=1)
+        for file, interface, leg in np.unique(keys, axis=0).tolist():
+            seen.setdefault((file, interface), set()).add(leg)
+    words = {LEGS.index("client_leg"): "client side", LEGS.index("lb_server_leg"): "server side"}
+    return {key: words.get(next(iter(legs)), "") for key, legs in seen.items() if len(legs) == 1}
 
 
 def _description(analysis: Analysis, vantage: Vantage) -> str:
