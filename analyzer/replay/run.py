@@ -71,8 +71,8 @@ class _Chains:
             self.orig[rows["chain"]] = rows["orig"]
             self.resp[rows["chain"]] = rows["resp"]
             self.port[rows["chain"]] = rows["resp_p"]
-        self._orig, self._resp, self._port = memoryview(self.orig), memoryview(self.resp), memoryview(self.port)
-        self.peers = memoryview(self.keys(self.orig, self.resp))
+        self._orig, self._resp, self._port = self.orig.data, self.resp.data, self.port.data
+        self.peers = self.keys(self.orig, self.resp).data
 
     def keys(self, orig: Any, resp: Any) -> Any:
         """Numbers of peer records, int64 like *orig*; -1 where the kernel keeps none (see ``rules.peer_key``)."""

@@ -119,7 +119,7 @@ class Closes:
         unclear: bool (chains,), used several times, or from before the capture.
         established: int64 (connections,), frame that completed the handshake, -1 if none.
         begin: int64 (connections,), time of the server's FIN where it closes first, else NEVER.
-        end: int64 (connections,), time of the client's FIN after it, else NEVER.
+        end: int64 (connections,), when both FINs were acknowledged, else NEVER.
         whole: bool (connections,), every event is needed.
     """
 
@@ -227,8 +227,9 @@ def closes_of(tracked: Tracked) -> Closes:
         complete = seen & SEEN_ESTABLISHED > 0
         out.established[conn[complete]] = rows["established_frame"][complete]
         out.begin[conn[first]] = rows["fin_resp_time"][first]
-        ended = first & (seen & SEEN_FIN_ORIG > 0) & (seen & SEEN_GAP_ORIG == 0)
-        out.end[conn[ended]] = rows["fin_orig_time"][ended]
+        both = np.minimum(rows["fin_orig_acked"], rows["fin_resp_acked"]) != NO_TIME
+        ended = first & both & (seen & SEEN_GAP_ORIG == 0)
+        out.end[conn[ended]] = np.maximum(rows["fin_orig_acked"], rows["fin_resp_acked"])[ended]
         out.whole[conn] = older | ~complete | contested[chain]
     _CLOSES[tracked.connections] = out
     return out
