@@ -53,9 +53,8 @@ def _align(first: Seen, first_book: Book, second: Seen, second_book: Book) -> Cl
     base = int(np.median(shared.second - shared.first))
     origin = int(shared.first.min())
     points = _points(shared, forward, splits, (origin, base))
-    causal = _echoed(shared, forward, second_book)
-    if not points.two_sided and len(causal):
-        points = _with_causal(points, causal, (origin, base))
+    if not points.two_sided and not splits[1].found:
+        points = _with_causal(points, _echoed(shared, forward, second_book), (origin, base))
     told = not any(split.contradictory for split in splits)
     cut = pieces(points) if told else Pieces([], 0)
     segments = [_segment(points[span], cut.slack, (origin, base)) for span in cut.spans]
@@ -87,8 +86,7 @@ def _towards_second(shared: Pairs, a: Book, b: Book, side: str, splits: tuple[Sp
     hosts = np.zeros(len(b.tracked.hosts), np.int64)
     np.add.at(hosts, second["resp"], vote)
     np.add.at(hosts, second["orig"], -vote)
-    told = b.conns[shared.second_conn]
-    nearer = hosts[told["resp"]] - hosts[told["orig"]]
+    nearer = (hosts[b.conns["resp"]] - hosts[b.conns["orig"]])[shared.second_conn]
     return np.where(nearer == 0, by_side, (nearer > 0) != shared.from_resp)
 
 
@@ -116,11 +114,11 @@ def _echoed(shared: Pairs, forward: Bools, second: Book) -> Any:
 
     With direct server return the SYN-ACK never passes the first capture; the client's ACK, which it causes, does.
     """
-    told = second.conns[shared.second_conn]
+    told, conn = second.conns, shared.second_conn
     whole = SEEN_SYN_ACK | SEEN_ESTABLISHED
-    third = forward & ~shared.from_resp & ((told["seen"] & whole) == whole)
-    third &= shared.second == told["established_time"]
-    return np.column_stack((shared.first[third], told["syn_ack_time"][third]))
+    third = forward & ~shared.from_resp & ((told["seen"] & whole) == whole)[conn]
+    third &= shared.second == told["established_time"][conn]
+    return np.column_stack((shared.first[third], told["syn_ack_time"][conn[third]]))
 
 
 def _with_causal(points: Points, causal: Any, zero: tuple[int, int]) -> Points:

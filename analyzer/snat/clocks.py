@@ -12,7 +12,7 @@ import numpy as np
 
 from analyzer.schema import CLOCK, ERAS, SEEN_ESTABLISHED
 from analyzer.snat.hulls import contradiction, fitting, hull
-from analyzer.snat.lines import APART, CIRCLE, NEAR, SKEW, Grouping, chains_of, group, linked
+from analyzer.snat.lines import APART, CIRCLE, NEAR, SKEW, Grouping, chains_of, distinct, group, linked
 from analyzer.snat.model import Seen
 from analyzer.snat.stamps import Floats, Ints, Stamps, stamps_of
 from analyzer.units import NO_TIME, NS
@@ -56,7 +56,7 @@ def _clocks(index: int, one: Seen) -> Records:
 def _without_loners(stamps: Stamps, found: Grouping) -> Ints:
     """Lines of each speaker; a line of one four-tuple counts only between addresses that have no other."""
     _, pair = np.unique(stamps.host << 32 | stamps.peer, return_inverse=True)
-    pairs = np.unique(pair << 32 | stamps.chain) >> 32
+    pairs = distinct(pair << 32 | stamps.chain) >> 32
     only = np.bincount(pairs)[pair] == 1
     in_company = (found.line >= 0) & (found.chains[found.line] > 1) if len(found.chains) else np.zeros_like(only)
     return np.where(in_company | only, found.line, -1)
@@ -118,7 +118,7 @@ def _rows(index: int, one: Seen, stamps: Stamps, found: Grouping, line: Ints, se
     rows["vantage"], rows["host"], rows["hz"] = index, stamps.host[at], found.rate[used]
     rows["connections"] = np.bincount(speaker_line)
     rows["packets"] = np.bincount(speaker_line, stamps.packets[on])
-    peers = np.unique(speaker_line << 32 | stamps.peer[on]) >> 32
+    peers = distinct(speaker_line << 32 | stamps.peer[on]) >> 32
     one_peer = np.bincount(peers) == 1
     rows["peer"] = np.where(one_peer, stamps.peer[at], -1)
     mixed_host = several[rows["host"]]
@@ -174,8 +174,9 @@ def _fitted(time: Floats, after: Floats, tsval: Ints, rate: float, origin: float
     above = after[answers], away[answers] + 1 + rate * (time[answers] - after[answers])
     if not len(above[0]):
         return _from_below(*below, rate, origin)
-    give = contradiction(above, below, SKEW * rate)
-    fits = fitting(above, below, SKEW * rate, 2 * give) if give <= NEAR * rate else None
+    fits = fitting(above, below, SKEW * rate)
+    if fits is None and (give := contradiction(above, below, SKEW * rate)) <= NEAR * rate:
+        fits = fitting(above, below, SKEW * rate, 2 * give)
     if fits is None:
         return _from_below(*below, rate, origin)
     least, most = fits.slope[0] / rate * 1e6, fits.slope[-1] / rate * 1e6

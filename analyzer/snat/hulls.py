@@ -114,7 +114,7 @@ class _Corners:
     def slopes(self) -> Floats:
         """Slopes where another corner takes over, ascending."""
         parts = [np.diff(y) / np.diff(x) for x, y in (self.above, self.below) if len(x) > 1]
-        return np.unique(np.concatenate(parts)) if parts else np.zeros(0)
+        return np.sort(np.concatenate(parts)) if parts else np.zeros(0)
 
     def high(self, slope: Floats) -> Floats:
         """Highest intercept per slope: concave."""

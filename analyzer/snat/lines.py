@@ -118,8 +118,13 @@ def _clusters(stamps: Stamps, rate: float) -> _Clusters:
 def chains_of(stamps: Stamps, line: Ints, size: int) -> Ints:
     """Four-tuples per line: the same four numbers, used again, may show the same offset in every era."""
     on = line >= 0
-    lines = np.unique(line[on] << 32 | stamps.chain[on]) >> 32
-    return np.bincount(lines, minlength=size)
+    return np.bincount(distinct(line[on] << 32 | stamps.chain[on]) >> 32, minlength=size)
+
+
+def distinct(values: Ints) -> Ints:
+    """Each value once, ascending."""
+    ordered = np.sort(values)
+    return ordered[np.concatenate((np.ones(len(ordered[:1]), np.bool_), ordered[1:] != ordered[:-1]))]
 
 
 def _reach(stamps: Stamps, per_host: Ints, rate: float) -> Floats:
