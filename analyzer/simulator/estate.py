@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path as FilePath
+from typing import TextIO
 
 from analyzer.errors import UsageError
 from analyzer.kernel.events import ACK, SYN, Decision
@@ -50,12 +51,12 @@ class Estate:
     world: World
     ledger: Ledger
     out: FilePath
+    probe: TextIO
     members: dict[str, Member] = field(default_factory=dict)
     clients: dict[str, ClientHost] = field(default_factory=dict)
     balancers: list[Balancer] = field(default_factory=list)
     loggers: list[Logger] = field(default_factory=list)
     netcat: Netcat | None = None
-    probe: list[str] = field(default_factory=list)
     clocks: list[tuple[object, ...]] = field(default_factory=list)
     half_open: dict[tuple[int, int, int, int], SynRow] = field(default_factory=dict)
 
@@ -63,7 +64,8 @@ class Estate:
 def build(scenario: Scenario, out: FilePath) -> Estate:
     """Machines, wires, programs and capture points of *scenario*."""
     world = World(scenario.start * NS, scenario.seed)
-    estate = Estate(scenario, world, Ledger(out / "truth"), out)
+    probe = (out / "probe.log").open("w", encoding="utf-8")
+    estate = Estate(scenario, world, Ledger(out / "truth"), out, probe)
     world.faults = estate.ledger.fault
     world.flushed.append(estate.ledger.settle)
     _servers(estate)
@@ -103,6 +105,8 @@ def _servers(estate: Estate) -> None:
     for group in scenario.server:
         for index in range(group.count):
             name = f"{group.name}{index + 1}" if group.count > 1 else group.name
+            if name in estate.members:
+                raise UsageError(f"server: two are named {name}")
             offset = group.clock_offset_s[index % len(group.clock_offset_s)]
             drift = group.clock_drift_ppm[index % len(group.clock_drift_ppm)]
             clock = Clock(round(offset * NS), drift, world.start)
@@ -143,7 +147,7 @@ def _judge(estate: Estate):  # type: ignore[no-untyped-def]
                 estate.half_open[four] = packet.row
             line = probe_line(host, packet, decision, host.clock.show(now))
             if line is not None:
-                estate.probe.append(line)
+                estate.probe.write(line + "\n")
         elif decision.third:
             row = estate.half_open.get(four)
             if row is not None and not row.third:
@@ -170,6 +174,8 @@ def _balancers(estate: Estate) -> None:
         point = CapturePoint(estate.out / f"{name}.pcapng", ("eth0", "eth1"), clock, capture.snaplen, capture.lb_drops)
         world.points.append(point)
         snat = tuple(number(a) for a in options.snat)
+        if options.reserved >= len(snat):
+            raise UsageError(f"lb.{options.name}: all of its {len(snat)} snat addresses are reserved")
         balancer = Balancer(world, options, snat, estate.ledger, point)
         for vip in options.vips:
             balancer.choose_server[number(vip)] = PoolChoice(world, vip, old, new, (window[0], window[1]))
@@ -238,6 +244,8 @@ def _client_group(estate: Estate, group: ClientGroup) -> None:
     vips = [(number(vip), b.port) for b in estate.scenario.lb for vip in b.vips]
     for index in range(group.count):
         name = f"{group.name}{index + 1}" if group.count > 1 else group.name
+        if name in estate.clients:
+            raise UsageError(f"clients: two are named {name}")
         chance = Chance(world.seed, f"client {name}")
         options = HostOptions(
             group.kernel, group.hz, Settings(timestamps=min(1, group.timestamps)), chance.between(*group.uptime_s),
@@ -321,7 +329,7 @@ class _Wall:
         self.estate.world.faults(now, self.host.name, "firewall", packet)
         line = probe_line(self.host, packet, said, clock)
         if line is not None:
-            self.estate.probe.append(line)
+            self.estate.probe.write(line + "\n")
         return True
 
 

@@ -72,7 +72,7 @@ def _papers(estate: Estate) -> None:
             f"{name}: tcp *:{port} backlog {heard.backlog}\n" for port, heard in member.host.kernel.listeners.items()
         ]
     papers.write(out / "listen.txt", "".join(listens))
-    papers.write(out / "probe.log", "".join(line + "\n" for line in estate.probe))
+    estate.probe.close()
     if estate.netcat is not None:
         papers.write(out / "nc.log", "".join(line + "\n" for line in estate.netcat.lines))
     columns = ("kind", "name", "offset_s", "drift_ppm", "hz", "era", "tsval_at_start")

@@ -1,5 +1,6 @@
 """Scenario files: TOML in, checked options out; every key is a field of a class here or named by one."""
 
+import re
 import tomllib
 import types
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -215,7 +216,55 @@ def load(name: str, changes: list[str] | None = None, seed: int | None = None) -
         values["seed"] = seed
     scenario = _build(Scenario, values, "")
     assert isinstance(scenario, Scenario)
+    _check(scenario)
     return scenario
+
+
+_WORDS: dict[str, tuple[str, ...]] = {
+    "policy": ("random", "sequential", "lowest", "preserve"),
+    "timestamps": ("pass", "strip", "rewrite"),
+    "role": ("old", "new"),
+    "closes": ("first", "last"),
+    "how": ("close", "shutdown", "reset"),
+}
+_SHARES = ("loss", "loss_syn", "loss_syn_ack", "duplicate", "reorder", "share")
+_ABOVE_ZERO = (
+    "duration_s", "interval_ms", "per_s", "every_s", "wait_s", "timeout_s", "hz", "backlog", "handshake_s", "idle_s",
+)  # fmt: skip
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,40}")
+MOST_MACHINES = 4_096
+
+
+def _check(part: Any, where: str = "") -> None:
+    """Values that have the right type and are still impossible.
+
+    Raises:
+        UsageError: Says where and what.
+    """
+    if isinstance(part, tuple):
+        for index, item in enumerate(part):
+            _check(item, f"{where}.{index}")
+    if not is_dataclass(part):
+        return
+    for f in fields(part):
+        value, place = getattr(part, f.name), f"{where}.{f.name}" if where else f.name
+        if isinstance(value, str) and f.name in _WORDS and value not in _WORDS[f.name]:
+            raise UsageError(f"{place}: {value!r}; known are {', '.join(_WORDS[f.name])}")
+        if f.name == "name" and not _NAME.fullmatch(value):
+            raise UsageError(f"{place}: {value!r}: letters, digits, - and _ only")
+        if f.name in _SHARES and not 0 <= value <= 1:
+            raise UsageError(f"{place}: {value} is no share from 0 to 1")
+        if f.name in _ABOVE_ZERO and not 0 < value < 1e9:
+            raise UsageError(f"{place}: {value} is not above 0")
+        if f.name in ("count", "loggers") and not 0 <= value <= MOST_MACHINES:
+            raise UsageError(f"{place}: {value} is not between 0 and {MOST_MACHINES}")
+        if f.name == "ports" and value is not None and not 0 < value[0] <= value[1] < 65_536:
+            raise UsageError(f"{place}: {value[0]} to {value[1]} is no range of ports")
+        if f.name in ("lb", "server", "vips", "snat") and not value:
+            raise UsageError(f"{place}: at least one is wanted")
+        if isinstance(value, int) and not isinstance(value, bool) and value < 0 and not f.name.endswith("ppm"):
+            raise UsageError(f"{place}: {value} is below 0")
+        _check(value, place)
 
 
 def _read(name: str) -> dict[str, Any]:
