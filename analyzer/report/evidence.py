@@ -7,6 +7,7 @@ own capture's; the comments and packet ids come from ``report.selection``.
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from analyzer.report.selection import Mark, Selection, judged, select
 from analyzer.schema import LEGS
 
 LINK_ETHERNET = 1
+BATCH = 256
+"""Frames of one stream whose times are aligned at once."""
 MOST_OPEN = 8
 """Beyond so many inputs read at once, their buffers shrink."""
 
@@ -167,13 +170,16 @@ def _stream(
         by_file.setdefault(file, []).append(number)
     wanted: dict[int, Any] = {index: None if everything else by_file.get(index, []) for index in chain}
     try:
-        for frame in fetch(files, wanted, size):
-            mark = chosen.marks.get((frame.file, frame.number))
-            if mark is not None and mark.time != frame.time:
-                mark = None
-                if not everything:
-                    continue
-            yield clock.time(name, frame.time), name, frame, mark
+        frames = fetch(files, wanted, size)
+        while batch := list(islice(frames, BATCH)):
+            times = clock.times(name, np.array([frame.time for frame in batch], np.int64)).tolist()
+            for time, frame in zip(times, batch, strict=True):
+                mark = chosen.marks.get((frame.file, frame.number))
+                if mark is not None and mark.time != frame.time:
+                    mark = None
+                    if not everything:
+                        continue
+                yield time, name, frame, mark
     except InputError as error:
         problems.append(str(error))
 
