@@ -12,7 +12,7 @@ SURE_LIFE = 7 * NS
 
 @dataclass(slots=True)
 class Request:
-    """A half-open request: when it came, whether its SYN-ACK was seen, and its SYN-ACK timer."""
+    """A half-open request: when it came, whether its SYN-ACK was seen lately, and its SYN-ACK timer."""
 
     born: int
     sure: bool
@@ -38,31 +38,37 @@ class Requests:
         self._timers: list[tuple[int, int, int]] = []
         self._given_up: dict[int, Request] = {}  # what a crowded queue probably dropped early
         self._patient = False
+        self._sure = 0
+        self._confirmed: deque[tuple[int, int]] = deque()
 
     def __len__(self) -> int:
         return len(self._by_chain)
 
-    def add(self, chain: int, born: int, sure: bool) -> None:
-        """A request begins."""
+    def add(self, chain: int, born: int) -> None:
+        """A request begins, as far as is predicted."""
         self.remove(chain)
         self._given_up.pop(chain, None)
-        self._by_chain[chain] = Request(born, sure, 0, born + NS)
+        self._by_chain[chain] = Request(born, False, 0, born + NS)
         self.young += 1
         heappush(self._timers, (born + NS, chain, born))
 
     def confirm(self, chain: int, born: int) -> None:
         """Its SYN-ACK was seen: it exists, whatever was predicted."""
         request = self._by_chain.get(chain)
-        if request is not None and request.born == born:
+        if request is None:
+            self.add(chain, born)
+            request = self._by_chain[chain]
+        if request.born == born and not request.sure:
             request.sure = True
-        elif request is None:
-            self.add(chain, born, sure=True)
+            self._sure += 1
+            self._confirmed.append((born, chain))
 
     def remove(self, chain: int) -> bool:
         """A request ends; returns whether there was one."""
         request = self._by_chain.pop(chain, None)
-        if request is not None and not request.timeouts:
-            self.young -= 1
+        if request is not None:
+            self.young -= not request.timeouts
+            self._sure -= request.sure
         return request is not None
 
     def deny(self, chain: int, born: int) -> None:
@@ -112,7 +118,13 @@ class Requests:
 
     def least(self, now: int) -> int:
         """Lower bound of the length: requests whose SYN-ACK was seen, too young to be given up."""
-        return sum(r.sure and now - r.born < SURE_LIFE for r in self._by_chain.values())
+        while self._confirmed and now - self._confirmed[0][0] >= SURE_LIFE:
+            born, chain = self._confirmed.popleft()
+            request = self._by_chain.get(chain)
+            if request is not None and request.born == born:
+                request.sure = False
+                self._sure -= 1
+        return self._sure
 
 
 class AcceptQueue:

@@ -89,7 +89,7 @@ class Queues:
         self._open[chain] = (now, ruling.verdict)
         self._asked.append((now, chain))
         if ruling.verdict == "accept":
-            self.requests.add(chain, now, sure=False)
+            self.requests.add(chain, now)
 
     def answered(self, chain: int, born: int) -> None:
         """The SYN-ACK to the SYN that came at *born* was seen."""
