@@ -12,6 +12,7 @@ from analyzer.cli.kernels import kernels
 from analyzer.cli.pairs import PairCommand
 from analyzer.cli.probe import probe
 from analyzer.cli.simulate import simulate
+from analyzer.cli.whatif import whatif
 from analyzer.version import KERNEL_MODEL, VERSION
 
 app = typer.Typer(
@@ -65,3 +66,9 @@ app.command(
     "synquest simulate my.toml -o out --seed 7 --set path.to_server.loss_syn=0.1"
 )(simulate)
 app.command(epilog="Example:\n\nsynquest demo -o demo")(demo)
+app.command(
+    epilog="Examples:\n\n"
+    "synquest whatif --server server.pcap --sysctl-file sysctl.txt --set tcp_tw_recycle=0\n\n"
+    "synquest whatif --server server.pcap --set lb.hold_down=60 --set lb.source_ports=random\n\n"
+    "synquest whatif --server server.pcap --set lb.timestamps=strip --set lb.share=0.5"
+)(whatif)

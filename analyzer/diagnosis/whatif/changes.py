@@ -1,6 +1,6 @@
 """What is changed: ``KEY=VALUE`` as typed, read into one object."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from analyzer.errors import UsageError
@@ -42,33 +42,36 @@ class Change:
         return before.override(self.sysctls)
 
 
-def read_change(pairs: Mapping[str, object]) -> Change:
+def read_change(pairs: Sequence[tuple[str, object]]) -> Change:
     """One change of one or several settings at once.
 
     Raises:
         UsageError: A key or a value that does not exist; the message says what does.
     """
-    change = Change(" ".join(f"{key}={value}" for key, value in pairs.items()))
-    for key, value in pairs.items():
-        change = _with(change, key.strip(), str(value).strip())
-    if SHARE in pairs and not change.timestamps:
+    change = Change(" ".join(f"{key}={value}" for key, value in pairs))
+    for key, value in pairs:
+        change = _with(change, key, str(value).strip())
+    if SHARE in dict(pairs) and not change.timestamps:
         raise UsageError(f"{SHARE} says on which part of the flows lb.timestamps works: give both")
     return change
 
 
-def split_changes(pairs: Mapping[str, object]) -> list[dict[str, object]]:
-    """Each change for itself, then all of them together; ``lb.share`` goes with ``lb.timestamps``."""
-    alone: list[dict[str, object]] = []
-    for key, value in pairs.items():
-        if key == SHARE:
-            continue
-        one = {key: value}
-        if key == "lb.timestamps" and SHARE in pairs:
-            one[SHARE] = pairs[SHARE]
-        alone.append(one)
+def split_changes(pairs: Sequence[tuple[str, object]]) -> list[list[tuple[str, object]]]:
+    """Each change for itself, then all of them together where that is one world.
+
+    ``lb.share`` goes with ``lb.timestamps``; a key that stands there twice asks for two worlds.
+
+    Raises:
+        UsageError: There is none.
+    """
+    shares = [pair for pair in pairs if pair[0] == SHARE]
+    alone = [[pair, *(shares if pair[0] == "lb.timestamps" else [])] for pair in pairs if pair[0] != SHARE]
+    if not alone and shares:
+        alone = [shares]
     if not alone:
         raise UsageError("nothing is changed: say --set KEY=VALUE, for example --set tcp_tw_recycle=0")
-    return [*alone, dict(pairs)] if len(alone) > 1 else alone
+    together = len(alone) > 1 and len({key for key, _ in pairs}) == len(pairs)
+    return [*alone, list(pairs)] if together else alone
 
 
 def _with(change: Change, key: str, value: str) -> Change:

@@ -54,7 +54,7 @@ class Script:
     """What follows the last ACK of a handshake; delays in ns after it, NO_DELAY for what does not happen.
 
     Attributes:
-        think: SYN-ACK to last ACK, the client's round trip.
+        think: The SYN that was taken to the last ACK.
         data, answer: First data of the client, first data of the server.
         server_fin, client_fin: FINs.
         fin_acked: Server's FIN to its ACK.
@@ -222,6 +222,9 @@ def _scripts(vantage: Vantage, attempts: dict[int, Attempt]) -> None:
                 continue
             completed.add(attempt.source)
             attempt.script = _script(row)
+            if attempt.taken >= 0:
+                asked = attempt.times[attempt.taken]
+                attempt.script.think = max(int(row["established_time"]) - asked, 0)
             span = int(row["end"]) - attempt.times[0]
             if attempt.tsvals[0] is not None:
                 attempt.last = (int(row["end"]), int(row["last_tsval_orig"]))
@@ -249,14 +252,14 @@ def _script(row: Any) -> Script:
     client, server = after("fin_orig_time", SEEN_FIN_ORIG), after("fin_resp_time", SEEN_FIN_RESP)
     acked = after("fin_resp_acked", SEEN_FIN_RESP_ACKED)
     served = [int(row[name]) for name in ("first_data_resp", "fin_resp_time") if int(row[name]) != NO_TIME]
-    ends_by_reset = client == NO_DELAY or server == NO_DELAY
+    ends_by_reset = NO_DELAY in (client, server)
     return Script(
         think=max(start - int(row["syn_ack_time"]), 0),
         data=after("first_data_orig"),
         answer=after("first_data_resp"),
         server_fin=server,
         client_fin=client,
-        fin_acked=max(acked - server, 0) if acked != NO_DELAY and server != NO_DELAY else NO_DELAY,
+        fin_acked=max(acked - server, 0) if NO_DELAY not in (acked, server) else NO_DELAY,
         server_first=server != NO_DELAY and (client == NO_DELAY or server <= client),
         client_rst=after("rst_time", SEEN_RST_ORIG) if ends_by_reset else NO_DELAY,
         server_rst=after("rst_time", SEEN_RST_RESP) if ends_by_reset and not seen & SEEN_RST_ORIG else NO_DELAY,

@@ -1,8 +1,9 @@
 """SYNs lost before and after a change, what that rests on, and cures that make it worse."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from analyzer.diagnosis.model import Analysis, Vantage, WhatIf
 from analyzer.diagnosis.whatif.balancer import Balancer
@@ -45,18 +46,19 @@ class World:
     again: Outcome
 
 
-def predict(analysis: Analysis, changes: Mapping[str, object]) -> list[WhatIf]:
+def predict(analysis: Analysis, changes: Mapping[str, object] | Sequence[tuple[str, object]]) -> list[WhatIf]:
     """Replay the same traffic under each change, and under all of them together if there are several.
 
     Args:
         analysis: What was seen, with causes.
-        changes: Settings by key: names of sysctls (``tcp_tw_recycle``), ``kernel``, ``backlog``,
+        changes: Keys and values: names of sysctls (``tcp_tw_recycle``), ``kernel``, ``backlog``,
             ``lb.timestamps`` with ``lb.share``, ``lb.snat_addresses``, ``lb.source_ports``, ``lb.hold_down``.
 
     Raises:
         UsageError: An unknown key or value, or no capture that shows what reached a server.
     """
-    wanted = [read_change(pairs) for pairs in split_changes(changes)]
+    pairs = list(changes.items() if isinstance(changes, Mapping) else changes)
+    wanted = [read_change(one) for one in split_changes(pairs)]
     worlds = [_world(vantage) for vantage in _judged(analysis)]
     worlds = [world for world in worlds if world.plan.attempts]
     if not worlds:
@@ -100,6 +102,10 @@ def _seen(vantage: Vantage, plan: Plan) -> tuple[Counter[str], int]:
 
 def _act(vantage: Vantage, plan: Plan, profile: Profile, settings: Settings, change: Change) -> Outcome:
     """Act a plan out under a change."""
+    return _rerun(vantage, plan, profile, settings, change).run()
+
+
+def _rerun(vantage: Vantage, plan: Plan, profile: Profile, settings: Settings, change: Change) -> Rerun:
     after = change.settings(settings)
     backlog = after.backlog if after.backlog is not None else max(after.somaxconn or 0, profile.somaxconn)
     if "backlog" in change.sysctls:
@@ -113,7 +119,15 @@ def _act(vantage: Vantage, plan: Plan, profile: Profile, settings: Settings, cha
 
     pool: list[object] = list(dict.fromkeys(a.source for a in plan.attempts))
     at_server = vantage.side == "server"
-    return Rerun(plan, make, Balancer(change, pool), at_server).run()
+    return Rerun(plan, make, Balancer(change, pool), at_server)
+
+
+def _switching(world: World, change: Change) -> tuple[int, int]:
+    """(SYNs sent, SYNs lost) in the minute after the settings change in mid-capture, for what a switch does itself."""
+    rerun = _rerun(world.vantage, world.plan, world.profile, world.settings, Change(""))
+    first = world.plan.attempts[0].times[0]
+    rerun.switch((first + world.plan.end) // 2, change.settings(world.settings))
+    return rerun.run().late
 
 
 def _whatif(worlds: Sequence[World], change: Change) -> WhatIf:
@@ -159,6 +173,7 @@ def _checks(seen: Counter[str], again: Counter[str]) -> tuple[str, ...]:
 def _assumptions(worlds: Sequence[World], change: Change) -> tuple[str, ...]:
     plans = [world.plan for world in worlds]
     found = [
+        "Every change is in force from the first packet on; what a switch itself does is not counted.",
         "New connections come when they came; a client that was spared a failure does not come back more often.",
         "Connections that failed would have gone like the nearest completed ones to the same service.",
     ]
@@ -177,7 +192,10 @@ def _assumptions(worlds: Sequence[World], change: Change) -> tuple[str, ...]:
     if change.timestamps == "rewrite":
         found.append("The load balancer writes one clock for all flows (1000 ticks per second).")
     if change.addresses:
-        found.append("Connections are spread over the addresses in turn.")
+        found.append(
+            "Connections are spread over the addresses in turn, whoever the client is; a pool that keeps each client on "
+            "one address mixes fewer clocks."
+        )
     left_out = sum(plan.left_out for plan in plans)
     if left_out:
         found.append(f"{left_out:,} later attempts are left out.")
@@ -191,10 +209,11 @@ def _warnings(worlds: Sequence[World], change: Change, before: int, after: int) 
     recycles = profile.tw_recycle and bool(settings.tw_recycle)
     found = []
     if change.sysctls.get("net.ipv4.tcp_timestamps") == 0 and recycles and profile.drop_without_ts:
+        sent, lost = (sum(counts) for counts in zip(*(_switching(world, change) for world in worlds), strict=True))
         found.append(
-            "With tcp_tw_recycle on, tcp_timestamps=0 makes this kernel (3.17 - 4.11, RHEL 7.3 and later) drop every "
-            "SYN of a remembered address for up to 60 s after each close of an older connection: set "
-            "tcp_tw_recycle=0 instead."
+            "With tcp_tw_recycle on, switching tcp_timestamps off makes this kernel (3.17 - 4.11, RHEL 7.3 and later) "
+            "drop every SYN of a remembered address for up to 60 s, again after each close of a connection from "
+            f"before the switch: in the minute after it {lost:,} of {sent:,} SYNs are lost. Set tcp_tw_recycle=0 instead."
         )
     if change.timestamps == "strip" and change.share < 1 and recycles:
         found.append(
@@ -205,7 +224,13 @@ def _warnings(worlds: Sequence[World], change: Change, before: int, after: int) 
     elif change.timestamps == "strip":
         found.append(
             "Without timestamps a TIME-WAIT on the same four numbers only gives way to a higher sequence number, and "
-            "SACK apart nothing protects against wrapped numbers (PAWS is gone)."
+            "nothing protects against wrapped sequence numbers any more (PAWS is gone)."
+        )
+    need, seen = _port_need(worlds, change.hold_down)
+    if need > seen:
+        found.append(
+            f"The hold-down keeps up to {need:,} source ports of one address busy at a time; the capture shows {seen:,} in "
+            "use: without more ports or addresses the pool runs out."
         )
     if change.timestamps == "rewrite" and change.share < 1:
         found.append("Two clocks behind one address remain where only part of the flows is rewritten.")
@@ -216,3 +241,18 @@ def _warnings(worlds: Sequence[World], change: Change, before: int, after: int) 
     if after > before * WORSE_BY + 1:
         found.insert(0, f"This makes it worse: {after:,} SYNs lost instead of {before:,}.")
     return tuple(found)
+
+
+def _port_need(worlds: Sequence[World], hold_down: int) -> tuple[int, int]:
+    """Most ports of one address that a hold-down keeps busy towards one server, and the ports seen in use there."""
+    ends: dict[tuple[int, int, int], list[tuple[int, int]]] = defaultdict(list)
+    ports: dict[tuple[int, int, int], set[int]] = defaultdict(set)
+    for world in worlds:
+        for a in world.plan.attempts:
+            key = (a.source, a.server, a.dport)
+            over = a.times[-1] + (a.script.life if a.script is not None else 0) + hold_down * NS
+            ends[key] += [(a.times[0], 1), (over, -1)]
+            ports[key].add(a.sport)
+    need = {key: max(accumulate(step for _, step in sorted(times))) for key, times in ends.items()}
+    worst = max(need, key=lambda key: need[key] - len(ports[key]))
+    return (need[worst], len(ports[worst])) if hold_down else (0, 0)

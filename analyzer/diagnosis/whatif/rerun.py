@@ -10,12 +10,14 @@ from analyzer.diagnosis.whatif.balancer import Balancer
 from analyzer.diagnosis.whatif.plan import NO_DELAY, Attempt, Plan, Script
 from analyzer.kernel.events import ACK, FIN, RST, SYN, Accept, Close, Decision, Key, Reply, Segment, Send, Timer
 from analyzer.kernel.model import Server
+from analyzer.kernel.settings import Settings
 from analyzer.seqnum import add32
-from analyzer.units import MS, NO_TIME
+from analyzer.units import MS, NO_TIME, NS
 
 ROUND_TRIP = MS // 2
 """Client's reaction time where the capture shows none."""
 REQUEST_BYTES = 100
+MINUTE = 60 * NS
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Outcome:
         moved: Attempts on other four numbers than they had.
         ports: Most source ports in use on one address.
         counters: The server's counters.
+        late: (SYNs sent, SYNs lost) in the minute after a switch.
     """
 
     lost: Counter[str] = field(default_factory=Counter)
@@ -37,6 +40,7 @@ class Outcome:
     moved: int = 0
     ports: int = 0
     counters: Counter[str] = field(default_factory=Counter)
+    late: tuple[int, int] = (0, 0)
 
 
 @dataclass(slots=True)
@@ -85,6 +89,16 @@ class Rerun:
         self._talks: dict[Key, Talk] = {}
         self._donors = _Donors(plan.attempts)
         self._timers: dict[int, int] = {}
+        self._switched = NO_TIME
+
+    def switch(self, now: int, settings: Settings) -> None:
+        """Have the servers' settings change at *now*, and count what is lost in the minute after it."""
+        self._at(now, self._change, settings)
+
+    def _change(self, now: int, settings: Settings) -> None:
+        for server in self._servers.values():
+            server.settings = settings.with_defaults(server.profile)
+        self._switched = now
 
     def run(self) -> Outcome:
         """Act everything out, up to the time of the capture's last packet."""
@@ -125,6 +139,7 @@ class Rerun:
         attempt, number = talk.attempt, talk.tries
         talk.tries += 1
         self.out.syns += 1
+        self._late(now, 1, 0)
         fate = attempt.fates[number] if number < len(attempt.fates) else ""
         if fate not in ("", "syn_ack_lost", "answer_not_forwarded"):
             self._lost(now, talk, fate, number)
@@ -140,6 +155,7 @@ class Rerun:
 
     def _lost(self, now: int, talk: Talk, cause: str, number: int) -> None:
         self.out.lost[cause] += 1
+        self._late(now, 0, 1)
         if cause == "refused":
             talk.state = "over"
             self.out.failed += 1
@@ -151,6 +167,10 @@ class Rerun:
             self.balancer.ended(talk.source, talk.sport, talk.attempt, now)
         else:
             self._at(now + wait, self._syn, talk)
+
+    def _late(self, now: int, sent: int, lost: int) -> None:
+        if self._switched != NO_TIME and now - self._switched < MINUTE:
+            self.out.late = (self.out.late[0] + sent, self.out.late[1] + lost)
 
     def _wait(self, talk: Talk, now: int, number: int) -> int | None:
         """Until the next SYN; None when the client gives up."""
