@@ -43,6 +43,7 @@ class Facts:
         answer: ANSWER_*, that of a later copy where a packet was captured twice.
         cut: The capture ends before an answer could have been seen.
         established: The handshake was completed.
+        prompt: It was completed before the next SYN of the same attempt.
         gap: ns to the next SYN of the same attempt, NO_TIME if none.
         went_on: No SYN-ACK was captured, and yet the client went on as after one.
         ack_ignored: The listener did not take the third ACK: it repeated its SYN-ACK, or reset.
@@ -56,6 +57,7 @@ class Facts:
         overflowed: The host's ListenOverflows leaves room for this silent SYN.
         covered: For a SYN that the next capture did not show: strength with which absence is proof there.
         slow: Answers take so long on this path that a client's timer may run out before they come.
+        deaf: Packets of responders were not captured, though connections went on.
         direct: The answer does not come back through the load balancer.
         hears_acks: Whether the capture shows bare ACKs at all.
         counters: Deltas of the host's counters by name, where they were given.
@@ -68,6 +70,7 @@ class Facts:
     answer: Array
     cut: Array
     established: Array
+    prompt: Array
     gap: Array
     went_on: Array
     ack_ignored: Array
@@ -83,6 +86,7 @@ class Facts:
     covered: Array
     direct: Array
     slow: bool = False
+    deaf: bool = False
     hears_acks: bool = True
     counters: dict[str, int] = field(default_factory=dict)
 
@@ -111,7 +115,7 @@ class Facts:
     @cached_property
     def silent(self) -> Array:
         """Nothing came back here, though the capture went on long enough to see it."""
-        return (self.answer == ANSWER_NONE) & ~self.cut & ~self.went_on
+        return (self.answer == ANSWER_NONE) & ~self.cut & ~self.went_on & (not self.deaf)
 
     @cached_property
     def taken(self) -> Array:
@@ -125,8 +129,8 @@ class Facts:
 
     @cached_property
     def arrived(self) -> Array:
-        """The client proved that it has the SYN-ACK: it completed the handshake and sent no further SYN."""
-        return self.established & self.last_try
+        """The client proved that it has the SYN-ACK: it completed the handshake before it sent any further SYN."""
+        return self.established & (self.last_try | self.prompt)
 
     @cached_property
     def delay(self) -> Array:
@@ -174,10 +178,11 @@ class Facts:
         names = list(rules)
         alternative = np.isin(self.verdicts["alternative"], [_RULE[rule] for rule in names])
         quiet = (self.answer == ANSWER_NONE) & ~self.went_on
-        dropped = quiet & self.verdict("drop") & self.ruled(names) & ~self.guessed
-        first = np.where(self.sure & self.at_server & ~self.cut, CERTAIN, LIKELY)
+        dropped = quiet & self.verdict("drop") & self.ruled(names) & ~self.guessed & (self.sure | ~self.cut)
+        beyond = self.at_server | self.at_lb_server | self.sure
+        first = np.where(self.sure & self.at_server & ~self.cut, CERTAIN, np.where(beyond, LIKELY, POSSIBLE))
         other = self.silent & ~self.verdict("drop") & alternative & ~self.guessed
-        return np.where(dropped, first, np.where(other, LIKELY, NONE)).astype(np.uint8)
+        return np.where(dropped, first, np.where(other & beyond, LIKELY, NONE)).astype(np.uint8)
 
     def answered_by(self, rules: Iterable[str], verdict: str, answer: int) -> Array:
         """Strength of "one of *rules* answered it": foreseen, and the answer is as foreseen."""

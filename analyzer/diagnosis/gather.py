@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from analyzer.connections import Tracked
 from analyzer.diagnosis import tries
 from analyzer.diagnosis.coverage import (
     CLIENT_LEG,
@@ -79,7 +80,8 @@ class Gatherer:
         tracked = self.vantage.tracked
         self.paths = joined.path(self.vantage.name, len(tracked.syns))
         self.tries = tries.Tries.of(tracked)
-        self._refused_acks = tries.ack_ignored(self.tries.conns) | tries.aborted(tracked, self.tries.conns)
+        self._refused_acks = self._refused(tracked)
+        self._deaf = self.tries.one_sided and bool(tries.went_on(self.tries.conns).any())
         self.counters = known.counters.get(self.vantage.name, {})
         self._servers = ServerCoverage(self.vantage, vantages, joined) if self.vantage.side == "lb" else None
         self._forwarding = forwarding_window(self.vantage, self.paths) if self.vantage.side == "lb" else None
@@ -89,6 +91,13 @@ class Gatherer:
         self._guesses = [at for at, text in enumerate(self.vantage.replayed.reasons) if text == REFUSED_LATELY]
         self._last_time = _last_time(self.vantage)
         self._slow = _median_delay(self.vantage) > SLOW
+
+    def _refused(self, tracked: Tracked) -> Array:
+        """Connections whose third ACK reached a listener that did not take it; only the server's capture tells."""
+        conns = self.tries.conns
+        if self.vantage.side != "server" or self.tries.copy.any():
+            return np.zeros(len(conns), np.bool_)
+        return tries.ack_ignored(conns) | tries.aborted(tracked, conns)
 
     def chunks(self) -> Iterator[tuple[int, Facts]]:
         """(number of the first row, facts of a chunk)."""
@@ -118,8 +127,9 @@ class Gatherer:
             answer=answer,
             cut=silent & (rows["time"] > self._last_time - ANSWER_WAIT[self.vantage.side]),
             established=established,
+            prompt=there & established & (conns["established_time"] - rows["time"] < gap),
             gap=gap,
-            went_on=silent & last & there & (tries.went_on(conns) | (several & established)),
+            went_on=silent & last & there & (tries.went_on(conns) | established),
             ack_ignored=there & self._refused_acks[conn_at] if len(self.tries.conns) else there,
             repeated_answers=there & (conns["syn_ack_count"] > conns["syn_count"]),
             echoed=silent & ~last & there & tries.echoes(conns, rows["tsval"], (rows["opts"] & OPT_TS) != 0),
@@ -132,6 +142,7 @@ class Gatherer:
             overflowed=np.full(len(rows), self._overflows),
             covered=self._covered(rows, paths),
             slow=self._slow,
+            deaf=self._deaf,
             direct=is_direct(paths, self._joined.flows),
             hears_acks=self.tries.hears_acks,
             counters=self.counters,

@@ -43,6 +43,7 @@ class Tries:
         gap: Beside ``rows``: ns to the next SYN of the same connection, NO_TIME if it is the last.
         copy: Beside ``rows``: True if the next SYN is the same packet captured again.
         answer: Beside ``rows``: ANSWER_*, that of the later copy where the row is a copy.
+        one_sided: No packet of any responder was captured.
         hears_acks: False if a filter kept everything but SYN, FIN and RST out of the capture.
     """
 
@@ -51,22 +52,24 @@ class Tries:
     gap: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     copy: Array = field(default_factory=lambda: np.zeros(0, np.bool_))
     answer: Array = field(default_factory=lambda: np.zeros(0, np.uint8))
+    one_sided: bool = False
     hears_acks: bool = True
 
     @classmethod
     def of(cls, tracked: Tracked) -> "Tries":
         """Read a capture's connections and SYNs once."""
-        parts, quiet, spoke = [], 0, False
+        parts, quiet, spoke, answers = [], 0, False, 0
         for chunk in tracked.connections.chunks():
             plain = ((chunk["seen"] & _WHOLE) == _WHOLE) & (chunk["syn_count"] == 1) & (chunk["syn_ack_count"] == 1)
             plain &= (chunk["seen"] & _ENDED) == 0
             parts.append(chunk[~plain])
             acks = _said(chunk["history"], b"AaDd")
             spoke |= bool(acks.any())
+            answers += int(np.count_nonzero(chunk["packets_resp"]))
             quiet += int(np.count_nonzero(chunk["syn_ack_count"] > 0))
         conns = np.concatenate(parts) if parts else np.zeros(0, CONNECTION.dtype)
         conns = conns[np.argsort(conns["conn"], kind="stable")]
-        return cls(conns, *_repeats(tracked, conns), hears_acks=spoke or quiet < 5)
+        return cls(conns, *_repeats(tracked, conns), one_sided=not answers, hears_acks=spoke or quiet < 5)
 
     def connection(self, conns: Array) -> tuple[Array, Array]:
         """(index in ``conns``, whether it is there) for connection ids; the index is 0 where it is not."""

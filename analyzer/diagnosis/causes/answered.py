@@ -14,10 +14,10 @@ SOON = NS // 2
 def weigh(facts: Facts) -> Array:
     """A SYN-ACK is certain to have arrived where the client shows it, or the client's side of the LB does."""
     delivered = facts.paths["answer_client"] == ANSWER_SYN_ACK
-    sure = (facts.answer == ANSWER_SYN_ACK) & (facts.arrived | (delivered & facts.last_try))
-    late = facts.at_lb_server & ~facts.last_try & (facts.delay > TIMEOUT) & (not facts.slow)
+    sure = (facts.answer == ANSWER_SYN_ACK) & (facts.arrived | (delivered & (facts.last_try | facts.prompt)))
+    late = facts.at_lb_server & ~facts.last_try & ~facts.arrived & (facts.delay > TIMEOUT) & (not facts.slow)
     lost = facts.missing_at_lb | facts.missing_at_client | late
-    repeated = ~facts.last_try & (facts.gap > SOON)
+    repeated = ~facts.last_try & ~facts.prompt & (facts.gap > SOON)
     level = np.where(sure, CERTAIN, np.where(repeated & ~delivered, POSSIBLE, LIKELY))
     return strength(facts.taken, np.where(lost, NONE, level))
 

@@ -13,8 +13,8 @@ def weigh(facts: Facts) -> Array:
     lost = answered & facts.missing_at_lb
     unseen = facts.paths["answer_lb"] == NOT_THERE
     waited = (facts.gap > TIMEOUT) & (facts.delay < facts.gap // 2)
-    from_server = answered & facts.at_server & unseen & ~facts.direct & waited
-    late = answered & ~facts.last_try & (facts.delay > TIMEOUT)
+    from_server = answered & facts.at_server & unseen & ~facts.direct & ~facts.arrived & waited
+    late = answered & ~facts.last_try & ~facts.arrived & (facts.delay > TIMEOUT)
     from_lb = facts.at_lb_server & (late | (facts.silent & facts.echoed)) & (facts.covered == NONE) & (not facts.slow)
     never = (facts.paths["answer_lb"] == ANSWER_NONE) & ~facts.repeated_answers
     level = np.where(lost, np.where(never, CERTAIN, LIKELY), np.where(from_server | from_lb, LIKELY, NONE))
