@@ -25,6 +25,8 @@ MOST_RIVALS = 16
 """Candidates per leg; the nearest in time are kept."""
 CLEAR = 0.9
 """Least margin of a pair that is reported."""
+HABIT = 8
+"""So many pairs make a proxy; fewer pairs that only their time joins may be chance."""
 NO_PARTNER = 0.02
 """Share of legs that are taken to have no partner in the capture."""
 ROUNDS = 8
@@ -144,7 +146,8 @@ def _matched(front: Ends, back: Ends) -> Pairs:
     for proof in (PAYLOAD, TIMING):
         a, b = _same_payload(front, back) if proof == PAYLOAD else _same_time(front, back)
         pairs, taken = _chosen(front, back, a, b, proof)
-        found += pairs
+        if proof == PAYLOAD or len(pairs.client) + len(found.client) >= HABIT:
+            found += pairs
         front, back = (
             front.take(~np.isin(np.arange(len(front)), taken[0])),
             back.take(~np.isin(np.arange(len(back)), taken[1])),
@@ -191,8 +194,15 @@ def _within(front: Ends, back: Ends, front_key: Array, back_key: Array) -> tuple
 
 
 def _possible(front: Ends, back: Ends, a: Array, b: Array) -> tuple[Array, Array]:
-    """Candidates in which nothing leaves before it came: requests pass from client to server, answers back."""
+    """Candidates in which nothing leaves before it came: requests pass from client to server, answers back.
+
+    The server's leg is the load balancer's own, from an address that no client has, unless it shows the
+    client's address and port.
+    """
     good = back.conns["start"][b] <= front.conns["end"][a] + NS
+    own = ~np.isin(back.conns["orig"], front.conns["orig"])[b]
+    shown = front.conns["orig"][a] == back.conns["orig"][b]
+    good &= own | (shown & (front.conns["orig_p"][a] == back.conns["orig_p"][b]))
     for name, later in (("first_data_orig", back), ("first_data_resp", front)):
         f, s = front.conns[name][a], back.conns[name][b]
         late = s - f if later is back else f - s

@@ -19,6 +19,8 @@ NONE, TIMING, PAYLOAD, STRONG, EXACT, IN_BAND = range(len(PROOFS))
 
 HELD = 30 * NS
 """A load balancer forwards a SYN within this time or never."""
+MOST_STEPS = 5
+"""So often a clock may step under SYNs that nothing but their time tells apart."""
 FORWARDED = 100 * MS
 """A load balancer that only rewrites forwards a SYN within this time."""
 FEW = 4
@@ -330,11 +332,15 @@ def _with_offset(
 
 
 def _rewritten(rows: Records, links: Links, earlier: Array, later: Array, offset: Offset) -> None:
-    """ISN changed on the way: the four numbers and the order of time are left."""
-    earlier, later = _free(links, earlier, later), links.open(later)
-    if not len(offset.times):
-        _common_offset(rows, earlier, later, offset)
-    _with_offset(rows, links, earlier, later, ("four",), offset)
+    """ISN changed on the way: the four numbers and the order of time are left, also where a clock steps."""
+    for _ in range(MOST_STEPS):
+        earlier, later = _free(links, earlier, later), links.open(later)
+        if not len(offset.times):
+            _common_offset(rows, earlier, later, offset)
+        _with_offset(rows, links, earlier, later, ("four",), offset)
+        offset = Offset()
+        if not (links.came_from[later] >= 0).any():
+            return
 
 
 def _common_offset(rows: Records, earlier: Array, later: Array, offset: Offset) -> None:
