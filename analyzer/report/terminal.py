@@ -7,9 +7,12 @@ from rich.text import Text
 from analyzer.diagnosis.model import Analysis, Step, Story
 from analyzer.report import verdict
 from analyzer.report.words import CAUSE_TITLES, clock, count, date, duration, printable
+from analyzer.units import NS
 
 WIDE = 110
-MOST_STEPS = 14
+MOST_PACKETS = 12
+SAME_PACKET = NS // 20
+"""Sightings of one packet are no further apart on the common clock."""
 ASCII = str.maketrans({"±": "+/-", "µ": "u", "–": "-", "−": "-", "→": "->", "·": ".", "×": "x"})
 
 
@@ -107,26 +110,40 @@ def _story(story: Story, screen: Screen) -> None:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
-    steps = list(story.steps[:MOST_STEPS]) if screen.wide else _few(story)
-    several = len({step.capture for step in story.steps}) > 1
-    for step in steps:
+    packets, several = _packets(story), len({step.capture for step in story.steps}) > 1
+    shown = packets if len(packets) <= MOST_PACKETS else [*packets[: MOST_PACKETS - 3], *packets[-3:]]
+    for steps in shown if screen.wide else _few(packets):
+        step = steps[-1]
         style = "red" if step.role == "syn" else "bold" if step.role == "stamp" else ""
-        where = f"{step.capture} {step.frame}" if several else f"frame {step.frame}"
+        sightings = [f"{s.capture} {s.frame}" for s in (steps if screen.wide else [step])]
+        where = ", ".join(sightings) if several else f"frame {step.frame}"
         table.add_row(screen.text(where), clock(step.time), screen.text(step.text, style))
-    screen.say((f"For example {story.title}:", ""))
+    screen.say((f"For example {story.title}{' (capture, frame)' if several else ''}:", ""))
     screen.table(table)
-    hidden = len(story.steps) - len(steps)
-    if hidden and screen.wide:
-        screen.say((f"and {count(hidden, 'more packet')}, in the report", "dim"))
+    if screen.wide and len(packets) > MOST_PACKETS:
+        screen.say((f"and {count(len(packets) - MOST_PACKETS, 'packet')} between, in the report", "dim"))
     if verdict.comparison(story):
         screen.say((verdict.comparison(story), ""))
 
 
-def _few(story: Story) -> list[Step]:
-    """At 80 columns: the close, the stamp, the first two SYNs and what came back."""
-    syns = [s for s in story.steps if s.role == "syn"]
-    keep = {id(s) for s in syns[:2]}
-    return [s for s in story.steps if s.role != "syn" or id(s) in keep][:5]
+def _packets(story: Story) -> list[list[Step]]:
+    """Each packet with all its sightings: at the load balancer, at the server."""
+    packets: list[list[Step]] = []
+    for step in story.steps:
+        twin = next((p for p in packets[-4:] if p[0].text == step.text and step.time - p[0].time < SAME_PACKET), None)
+        if twin is None:
+            packets.append([step])
+        else:
+            twin.append(step)
+    return packets
+
+
+def _few(packets: list[list[Step]]) -> list[list[Step]]:
+    """At 80 columns: the close, the stamp, the first SYN, the last one, what came back, who gave up."""
+    syns = [p for p in packets if p[0].role == "syn"]
+    answers = [p for p in packets if p[0].role == "answer"]
+    keep = [*syns[:1], *answers[:1], *syns[1:][-1:], *(answers[1:][-1:] if len(syns) > 1 else [])]
+    return [p for p in packets if p[0].role not in ("syn", "answer") or any(p is k for k in keep)][:7]
 
 
 def _others(analysis: Analysis, screen: Screen) -> None:
@@ -143,7 +160,7 @@ def _around(analysis: Analysis, screen: Screen) -> None:
     """Who is hit, what the counters say, what a change would do: a line each."""
     diagnosis = analysis.diagnosis
     if diagnosis.blast is not None:
-        screen.say(("Hit: ", "bold"), (verdict.who(diagnosis.blast), ""))
+        screen.say(("Who: ", "bold"), (verdict.who(diagnosis.blast), ""))
     counted = verdict.counted(diagnosis.counters)
     if counted:
         screen.say(("Counters: ", "bold"), ("; ".join(counted[: 6 if screen.wide else 2]) + ".", ""))
