@@ -66,7 +66,7 @@ class FrameReader(FileReader):
                 hit = (at < len(numbers)) & (numbers[np.minimum(at, len(numbers) - 1)] == left)
                 where = at[hit]
                 left = left[left > numbers[-1]]
-            yield from (self._frame(int(row)) for row in where)
+            yield from self._located(rows, where)
             if left is not None and not len(left):
                 return
 
@@ -76,13 +76,14 @@ class FrameReader(FileReader):
         self._state[walk.ROWS] = self._state[walk.RARES] = 0
         return self._rows[:count]
 
-    def _frame(self, row: int) -> Frame:
-        _, at, size, wire, link, _ = self._rare[row].tolist()
-        found = self._rows[row]
-        direction = 1 if found.meta & META_RECEIVED else 2 if found.meta & META_SENT else 0
-        data = self._buffer[at : at + size].tobytes()
-        number, time, interface = int(found.frame), int(found.time), int(found.interface)
-        return Frame(self._index, number, time, link, interface, wire, data, direction)
+    def _located(self, rows: Any, where: Numbers) -> Iterator[Frame]:
+        """Frames of some rows of the block; their bytes are taken before the walk goes on."""
+        told = [rows[name][where].tolist() for name in ("frame", "time", "interface", "meta")]
+        for place, number, time, interface, meta in zip(self._rare[where].tolist(), *told, strict=True):
+            _, at, size, wire, link, _ = place
+            direction = 1 if meta & META_RECEIVED else 2 if meta & META_SENT else 0
+            data = self._buffer[at : at + size].tobytes()
+            yield Frame(self._index, number, time, link, interface, wire, data, direction)
 
 
 def fetch(
