@@ -23,7 +23,9 @@ Bools = np.ndarray[Any, np.dtype[np.bool_]]
 MOST_FITTED = 3000
 """Lines that get a hull; the others of a capture are too many to be looked at one by one."""
 FIRM_CHAINS = 5
-"""Four-tuples on each of two lines that prove two hosts."""
+"""Independent connections on each of two lines that prove two hosts."""
+LOOSE = 0.25
+"""Share of an address's connections on no line, beyond which offsets of connections must be reckoned with."""
 NOT_IDENTIFIABLE, PER_HOST, PER_PAIR = (ERAS.index(w) for w in ("not identifiable", "per host", "per address pair"))
 
 
@@ -46,7 +48,7 @@ def _clocks(index: int, one: Seen) -> Records:
     if not len(stamps.host):
         return _unidentified(index, one, stamps, np.zeros(0, np.int64))
     found = group(stamps)
-    line = _merged(stamps, found, _without_loners(stamps, found))
+    line = _without_few(stamps, _merged(stamps, found, _without_loners(stamps, found)))
     several, unclear = _side_by_side(stamps, line, len(one.tracked.hosts))
     line = np.where(unclear[stamps.host], -1, line)
     rows = _rows(index, one, stamps, found, line, several)
@@ -54,12 +56,30 @@ def _clocks(index: int, one: Seen) -> Records:
 
 
 def _without_loners(stamps: Stamps, found: Grouping) -> Ints:
-    """Lines of each speaker; a line of one four-tuple counts only between addresses that have no other."""
-    _, pair = np.unique(stamps.host << 32 | stamps.peer, return_inverse=True)
-    pairs = distinct(pair << 32 | stamps.chain) >> 32
-    only = np.bincount(pairs)[pair] == 1
-    in_company = (found.line >= 0) & (found.chains[found.line] > 1) if len(found.chains) else np.zeros_like(only)
-    return np.where(in_company | only, found.line, -1)
+    """Lines of each speaker that mean something.
+
+    A line of one four-tuple does only between addresses that have no other; a line of answers only if most of the
+    answers between two addresses lie on it, for a NAT may bring a few of them onto one line.
+    """
+    pair = np.unique(stamps.host << 32 | stamps.peer, return_inverse=True)[1]
+    only = np.bincount(distinct(pair << 32 | stamps.chain) >> 32)[pair] == 1
+    on = found.line >= 0
+    in_company = np.zeros(len(on), np.bool_)
+    in_company[on] = found.chains[found.line[on]] > 1
+    together = np.unique(pair << 32 | (found.line + 1), return_inverse=True)[1]
+    mostly = 2 * np.bincount(together)[together] > np.bincount(pair)[pair]
+    return np.where(only | (in_company & (mostly | ~stamps.responds)), found.line, -1)
+
+
+def _without_few(stamps: Stamps, line: Ints) -> Ints:
+    """Lines without those of a few connections where many lie on none: there, offsets belong to connections.
+
+    Behind a NAT they repeat as clients use their ports again, which the four numbers on this side do not show.
+    """
+    hosts = int(stamps.host.max()) + 1
+    off = np.bincount(stamps.host[line < 0], minlength=hosts) > LOOSE * np.bincount(stamps.host, minlength=hosts)
+    few = chains_of(stamps, line, int(line.max(initial=-1)) + 1) < FIRM_CHAINS
+    return np.where((line >= 0) & off[stamps.host] & few[line], -1, line) if len(few) else line
 
 
 def _merged(stamps: Stamps, found: Grouping, line: Ints) -> Ints:

@@ -39,7 +39,7 @@ class Grouping:
         line: int64 per speaker, -1 where none is known.
         rate: float64 per line, nominal.
         origin: float64 per line, a TSval distance at time 0 that the line passes near, ticks.
-        chains: int64 per line, how many four-tuples share it.
+        chains: int64 per line, how many independent connections share it.
         start, end: float64 per line, s.
     """
 
@@ -116,9 +116,16 @@ def _clusters(stamps: Stamps, rate: float) -> _Clusters:
 
 
 def chains_of(stamps: Stamps, line: Ints, size: int) -> Ints:
-    """Four-tuples per line: the same four numbers, used again, may show the same offset in every era."""
+    """Connections per line that are independent of each other.
+
+    The same four numbers, used again, may show the same offset in every era; and one SYN that a load balancer sends
+    from one port after another shows one connection's offset on several four-tuples.
+    """
     on = line >= 0
-    return np.bincount(distinct(line[on] << 32 | stamps.chain[on]) >> 32, minlength=size)
+    counts = [
+        np.bincount(distinct(line[on] << 32 | mark[on]) >> 32, minlength=size) for mark in (stamps.chain, stamps.isn)
+    ]
+    return np.minimum(*counts)
 
 
 def distinct(values: Ints) -> Ints:

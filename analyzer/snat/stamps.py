@@ -18,7 +18,7 @@ MOST_STAMPS = 8_000_000
 """Beyond this many packets, a sample of the connections."""
 COLUMNS = (
     "chain", "orig", "resp", "seen", "packets_orig", "packets_resp", "syn_time", "syn_ack_time", "established_time",
-    "first_tsval_resp", "syn_ack_frame", "file",
+    "first_tsval_resp", "syn_ack_frame", "file", "isn_orig",
 )  # fmt: skip
 
 
@@ -32,7 +32,8 @@ class Stamps:
         after: float64 s, when the packet that it answers was seen: it was read between the two; NaN if unknown.
         tsval: int64.
         arrival: int64, rises in the order of the file, whatever the capture's clock does.
-        host, peer, chain, packets: int64 per speaker: who speaks to whom, on which four numbers, packets sent in all.
+        host, peer, chain, isn, packets: int64 per speaker: who speaks to whom, on which four numbers, with which
+            sequence number of the originator, packets sent in all.
         responds: bool per speaker, whether it answers connections.
         first, last: int64 per speaker, its first and last TSval's index.
     """
@@ -45,6 +46,7 @@ class Stamps:
     host: Ints
     peer: Ints
     chain: Ints
+    isn: Ints
     packets: Ints
     responds: np.ndarray[Any, np.dtype[np.bool_]]
     first: Ints
@@ -74,6 +76,7 @@ def stamps_of(tracked: Tracked) -> Stamps:
         host=np.where(responds, resp, orig),
         peer=np.where(responds, orig, resp),
         chain=conns["chain"][conn].astype(np.int64),
+        isn=conns["isn_orig"][conn].astype(np.int64),
         packets=np.where(responds, conns["packets_resp"][conn], conns["packets_orig"][conn]).astype(np.int64),
         responds=responds,
         first=first,
