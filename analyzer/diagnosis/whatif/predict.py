@@ -20,6 +20,7 @@ from analyzer.units import NS
 PLENTY_OF_BUCKETS = 262_144
 """tcp_max_tw_buckets of a server with some memory, where it was not given."""
 MODEL_DEFAULT_BUCKETS = 4_096
+BEFORE_THE_SERVER = ("lost_before_server", "not_forwarded")
 WORSE_BY = 1.02
 CLEAR_PART = 0.05
 
@@ -63,7 +64,19 @@ def predict(analysis: Analysis, changes: Mapping[str, object] | Sequence[tuple[s
     worlds = [world for world in worlds if world.plan.attempts]
     if not worlds:
         raise UsageError("no SYN reached a server in these captures: there is nothing to replay")
-    return [_whatif(worlds, change) for change in wanted]
+    elsewhere = _elsewhere(analysis, worlds)
+    return [_whatif(worlds, change, elsewhere) for change in wanted]
+
+
+def _elsewhere(analysis: Analysis, worlds: Sequence[World]) -> tuple[str, ...]:
+    """What the load balancer's capture shows lost before it reached a server."""
+    lost = analysis.diagnosis.summary.by_cause
+    here = sum((world.seen for world in worlds), Counter[str]())
+    other = {cause: lost[cause] for cause in BEFORE_THE_SERVER if lost.get(cause, 0) > here[cause]}
+    if not other:
+        return ()
+    counted = ", ".join(f"{cause} {count:,}" for cause, count in other.items())
+    return (f"SYNs that never reached a server's capture stay lost and are not counted here: {counted}.",)
 
 
 def _judged(analysis: Analysis) -> list[Vantage]:
@@ -130,7 +143,7 @@ def _switching(world: World, change: Change) -> tuple[int, int]:
     return rerun.run().late
 
 
-def _whatif(worlds: Sequence[World], change: Change) -> WhatIf:
+def _whatif(worlds: Sequence[World], change: Change, elsewhere: tuple[str, ...]) -> WhatIf:
     before: Counter[str] = Counter()
     again: Counter[str] = Counter()
     after: Counter[str] = Counter()
@@ -143,10 +156,7 @@ def _whatif(worlds: Sequence[World], change: Change) -> WhatIf:
         change=change.text,
         before={cause: before[cause] for cause in CAUSES if before[cause]},
         after={cause: after[cause] for cause in CAUSES if after[cause]},
-        assumptions=(
-            *_checks(before, again),
-            *_assumptions(worlds, change),
-        ),
+        assumptions=(*_checks(before, again), *_assumptions(worlds, change), *elsewhere),
         warnings=_warnings(worlds, change, sum(again.values()), sum(after.values())),
         failed_before=sum(world.failed for world in worlds),
         failed_after=sum(outcome.failed for outcome in outcomes),
@@ -193,8 +203,8 @@ def _assumptions(worlds: Sequence[World], change: Change) -> tuple[str, ...]:
         found.append("The load balancer writes one clock for all flows (1000 ticks per second).")
     if change.addresses:
         found.append(
-            "Connections are spread over the addresses in turn, whoever the client is; a pool that keeps each client on "
-            "one address mixes fewer clocks."
+            "Connections are spread over the addresses in turn, whoever the client is; a pool that keeps each client "
+            "on one address mixes fewer clocks."
         )
     left_out = sum(plan.left_out for plan in plans)
     if left_out:
@@ -213,7 +223,8 @@ def _warnings(worlds: Sequence[World], change: Change, before: int, after: int) 
         found.append(
             "With tcp_tw_recycle on, switching tcp_timestamps off makes this kernel (3.17 - 4.11, RHEL 7.3 and later) "
             "drop every SYN of a remembered address for up to 60 s, again after each close of a connection from "
-            f"before the switch: in the minute after it {lost:,} of {sent:,} SYNs are lost. Set tcp_tw_recycle=0 instead."
+            f"before the switch: in the minute after it {lost:,} of {sent:,} SYNs are lost. Set tcp_tw_recycle=0 "
+            "instead."
         )
     if change.timestamps == "strip" and change.share < 1 and recycles:
         found.append(
@@ -229,8 +240,8 @@ def _warnings(worlds: Sequence[World], change: Change, before: int, after: int) 
     need, seen = _port_need(worlds, change.hold_down)
     if need > seen:
         found.append(
-            f"The hold-down keeps up to {need:,} source ports of one address busy at a time; the capture shows {seen:,} in "
-            "use: without more ports or addresses the pool runs out."
+            f"The hold-down keeps up to {need:,} source ports of one address busy at a time; the capture shows "
+            f"{seen:,} in use: without more ports or addresses the pool runs out."
         )
     if change.timestamps == "rewrite" and change.share < 1:
         found.append("Two clocks behind one address remain where only part of the flows is rewritten.")
