@@ -45,7 +45,7 @@ class Told:
     @property
     def who(self) -> str:
         """Subject of the sentence: how many, and from how many addresses."""
-        return f"{self.count:,} of {self.total:,} SYNs ({counted(len(self.peers), 'source address', 'es')})"
+        return f"{self.count:,} of {self.total:,} SYNs (from {counted(len(self.peers), 'address', 'es')})"
 
     @property
     def were(self) -> str:
