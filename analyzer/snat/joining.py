@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from analyzer.snat.alignment import align
 from analyzer.snat.clocks import clocks_of
 from analyzer.snat.evidence import gather
+from analyzer.snat.in_band import in_band_pairs
 from analyzer.snat.journeys import flow_table, layer4_pairs, path_tables
 from analyzer.snat.layer7 import proxied_pairs, take_in
 from analyzer.snat.model import Joined, Seen
@@ -35,11 +36,13 @@ def _legs(seen: Sequence[Seen]) -> Joined:
     if not len(points.rows):
         return Joined()
     links = pair(points, seen)
-    proxied, alone = proxied_pairs(points, seen, links)
+    told = in_band_pairs(points, seen, links)
+    proxied, alone = proxied_pairs(points, seen, links, told)
     pairs, flow = layer4_pairs(points, links)
-    if len(proxied.client):
-        take_in(points, links, proxied, flow, len(pairs.client))
-        pairs += proxied
+    own = told + proxied
+    if len(own.client):
+        take_in(points, links, own, flow, len(pairs.client))
+        pairs += own
     joined = Joined(flow_table(points, seen, pairs), path_tables(points, seen, links, flow))
     if alone:
         text = (

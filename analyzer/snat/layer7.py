@@ -55,18 +55,22 @@ class Ends:
         return Ends(self.conns[which], self.first[which])
 
 
-def proxied_pairs(points: Points, seen: Sequence[Seen], links: Links) -> tuple[Pairs, int]:
-    """Pairs of connections of every load balancer whose SYNs did not pass through, and how many legs stay open."""
+def proxied_pairs(points: Points, seen: Sequence[Seen], links: Links, told: Pairs) -> tuple[Pairs, int]:
+    """Pairs of connections of every load balancer whose SYNs did not pass through, and how many legs stay open.
+
+    Connections of *told* pairs, which packets themselves name, look for no other partner.
+    """
+    taken = np.concatenate((told.client, told.back))
     found = Pairs.none()
     alone = 0
     for vantage, one in enumerate(seen):
         if one.side != "lb":
             continue
-        ends = _unpaired(points, one, links, vantage)
+        ends = _unpaired(points, one, links, vantage, taken)
         if len(ends):
             _name_sides(points.rows, links, points.of(vantage), ends)
             by_ip_id(points, links, points.of(vantage))
-            ends = _unpaired(points, one, links, vantage)
+            ends = _unpaired(points, one, links, vantage, taken)
             front = ends.take(links.role[ends.first] == FRONT)
             back = ends.take(links.role[ends.first] == BACK)
             pairs = _matched(front, back)
@@ -75,8 +79,8 @@ def proxied_pairs(points: Points, seen: Sequence[Seen], links: Links) -> tuple[P
     return found, alone
 
 
-def _unpaired(points: Points, one: Seen, links: Links, vantage: int) -> Ends:
-    """Connections of a capture that no SYN joined to another one."""
+def _unpaired(points: Points, one: Seen, links: Links, vantage: int, taken: Array) -> Ends:
+    """Connections of a capture that no SYN joined to another one, and of which no SYN is *taken*."""
     mine = points.of(vantage)
     rows = points.rows
     joined = np.zeros(one.tracked.connection_count, np.bool_)
@@ -87,6 +91,7 @@ def _unpaired(points: Points, one: Seen, links: Links, vantage: int) -> Ends:
     there = links.came_from[everywhere]
     fronts = there[(links.role[there] == FRONT) & (rows["vantage"][there] == vantage)]
     joined[rows["conn"][fronts]] = True
+    joined[rows["conn"][taken[rows["vantage"][taken] == vantage]]] = True
     first = np.full(one.tracked.connection_count, -1, np.int64)
     first[rows["conn"][mine[::-1]]] = mine[::-1]
     parts = []

@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 
 from analyzer.connections import Tracked
+from analyzer.schema import IDENTITY_SOURCES
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 MOSTLY = 0.5
+_LB_SOURCES = [IDENTITY_SOURCES.index(name) for name in ("f5", "nstrace")]
 
 
 def virtual_hosts(tracked: Tracked) -> set[int]:
@@ -34,13 +36,18 @@ def virtual_hosts(tracked: Tracked) -> set[int]:
     return set(np.flatnonzero((shown_twice > MOSTLY * all_syns) & (shown_twice > backs)).tolist())
 
 
+def _balancers_own(tracked: Tracked) -> bool:
+    """Whether the packets carry ids that only a load balancer's own capture has."""
+    return any(np.isin(rows["source"], _LB_SOURCES).any() for rows in tracked.identities.chunks())
+
+
 def side_of(tracked: Tracked) -> str:
     """Where the capture was taken: ``lb`` (both legs), ``server`` or ``client``.
 
     Near the server the SYN-ACK follows the SYN at once and the third ACK comes a round trip later;
     near the client it is the other way round.
     """
-    if virtual_hosts(tracked):
+    if _balancers_own(tracked) or virtual_hosts(tracked):
         return "lb"
     server_first = client_first = 0
     for chunk in tracked.connections.chunks():
