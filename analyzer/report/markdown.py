@@ -62,7 +62,7 @@ def _who(analysis: Analysis) -> Iterator[str]:
         return
     yield from ("", "## Who is hit", "", verdict.who(blast), "")
     yield from ("| client | seen by the server as | SYNs | failed |", "| --- | --- | ---: | ---: |")
-    for client, snat, syns, failed in blast.clients[:MOST_CLIENTS]:
+    for client, snat, syns, failed in verdict.named(blast.clients)[:MOST_CLIENTS]:
         yield f"| {client} | {snat} | {syns:,} | {failed:,} |"
 
 

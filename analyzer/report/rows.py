@@ -9,6 +9,7 @@ from analyzer.connections.names import host_texts
 from analyzer.diagnosis.clock import CommonClock
 from analyzer.diagnosis.model import Analysis, Vantage
 from analyzer.kernel.rules import RULE_NAMES, WRITE_EVENTS
+from analyzer.report.verdict import named
 from analyzer.schema import (
     ANSWERS,
     CAUSE,
@@ -161,7 +162,7 @@ def _joined(parts: list[Table]) -> Table:
 def client_table(analysis: Analysis) -> Table:
     """Clients, the worst first."""
     blast = analysis.diagnosis.blast
-    rows = blast.clients if blast is not None else ()
+    rows = named(blast.clients) if blast is not None else []
     shown = rows[:MOST_OTHERS]
     columns = [
         texts("client", [r[0] for r in shown]),

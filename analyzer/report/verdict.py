@@ -109,6 +109,17 @@ def who(blast: BlastRadius) -> str:
     return text
 
 
+def named(clients: Iterable[tuple[str, str, int, int]]) -> list[tuple[str, str, int, int]]:
+    """Rows of ``BlastRadius.clients`` with a word where the client's address was not translated.
+
+    Its own address is what the server sees where nothing translates; beside translated ones it means that no
+    translation was seen, because the SYN was not forwarded or did not pass the load balancer.
+    """
+    rows = list(clients)
+    own = "no translation seen" if any(client != snat for client, snat, _, _ in rows) else "its own address"
+    return [(client, own if client == snat else snat, syns, failed) for client, snat, syns, failed in rows]
+
+
 TELLING = (
     "PAWSPassive", "PAWSTimewait", "PAWSEstab", "TCPACKSkippedTimeWait", "TCPSYNChallenge", "TCPChallengeACK",
     "ListenOverflows", "ListenDrops", "TCPReqQFullDrop", "TCPReqQFullDoCookies", "SyncookiesSent", "SyncookiesRecv",

@@ -7,6 +7,7 @@ import numpy as np
 
 from analyzer.report.figures.data import View
 from analyzer.report.figures.style import Picture, new_figure
+from analyzer.report.verdict import named
 from analyzer.report.words import count
 
 NAME = "who-is-hit"
@@ -23,9 +24,10 @@ def draw(view: View) -> Picture | None:
     blast = view.analysis.diagnosis.blast
     if blast is None or len(blast.clients) < 2 or not any(failed for *_, failed in blast.clients):
         return None
-    rows = _ranked(blast.clients, 0, MOST_ROWS)
-    columns = _ranked(blast.clients, 1, MOST_COLUMNS)
-    cells = _cells(blast.clients, rows, columns)
+    clients = named(blast.clients)
+    rows = _ranked(clients, 0, MOST_ROWS)
+    columns = _ranked(clients, 1, MOST_COLUMNS)
+    cells = _cells(clients, rows, columns)
     figure = new_figure(9.0, 1.7 + 0.26 * len(rows))
     axes = figure.add_subplot(1, 1, 1)
     _shade(axes, cells, rows, columns)
