@@ -6,10 +6,11 @@ of arrival and returns, for each SYN, what that kernel does with it and how sure
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from analyzer.kernel.profiles import Profile
-from analyzer.kernel.rules import bucket_life_ns, fin_time_ns, rto_bounds_ns
+from analyzer.kernel.rules import TIME_WAIT_NS, bucket_life_ns, fin_time_ns, rto_bounds_ns
 from analyzer.kernel.settings import Settings
 from analyzer.replay.judge import Judge, Ruling
 from analyzer.replay.memory import PeerMemory, Stamp
@@ -141,8 +142,11 @@ class Engine:
         self.writes: list[Write] = []
         self.contradictions: list[tuple[int, str]] = []
         self.turned_round: dict[int, int] = {}
+        self.overflows: Callable[[int], bool] | None = None
         self.judge = Judge(hypothesis, queues, reached)
         self._now = NO_TIME
+        self._set_back = set(hypothesis.vantage.steps.starts)
+        self._due: list[tuple[int, int, Ev]] = []
         self._remembers = hypothesis.remembers
         self._start_second = hypothesis.vantage.seconds(hypothesis.start)[0]
 
@@ -165,7 +169,11 @@ class Engine:
         """Take one event in order of arrival; returns the ruling if it is a SYN."""
         if ev.kind == KIND_ICMP:
             return None
+        if ev.time in self._set_back:
+            self._step_back(ev.time)
         self._now = ev.time
+        if self._due and self._due[0][0] <= ev.time:
+            self._orphans_time_out(ev.time)
         if self.turned_round and ev.conn in self.turned_round:
             self._from_before_reversed(ev)
             return None
@@ -181,6 +189,13 @@ class Engine:
         if ev.flags & ACK:
             self._from_originator(ev)
         return None
+
+    def _step_back(self, now: int) -> None:
+        """The clock was set back: what had grown stale may be fresh again, also what was never seen."""
+        self._set_back.discard(now)
+        if not self.hypothesis.empty_before(now):
+            for memory in self.memories.values():
+                memory.hidden = True
 
     # ---- SYN ------------------------------------------------------------------------------
 
@@ -380,16 +395,41 @@ class Engine:
             else:
                 socket.phase = Phase.CLOSING
         elif acked:
-            socket.phase = Phase.FIN_WAIT2
-            life = fin_time_ns(self.settings, rto_bounds_ns(socket.rtt_lo, socket.rtt_hi)[0])
-            socket.arm(ev.time, (life, life + self.vantage.slack))
-            self._remember(socket, ev, "E3", certain=False)
+            self._fin_acked(socket, ev)
+
+    def _fin_acked(self, socket: Socket, ev: Ev) -> None:
+        """FIN_WAIT2: a bucket at once if the application has closed, unless tcp_fin_timeout exceeds its longest life.
+
+        net/ipv4/tcp_input.c ``tcp_rcv_state_process``: beyond 60 s a full socket waits for the excess first.
+        """
+        socket.phase = Phase.FIN_WAIT2
+        life = fin_time_ns(self.settings, rto_bounds_ns(socket.rtt_lo, socket.rtt_hi)[0])
+        excess = life - TIME_WAIT_NS
+        if excess > 0:
+            socket.open_fd = True
+            socket.arm(ev.time, (excess, excess))
+            heappush(self._due, (ev.time + excess, ev.chain, ev))
+            return
+        socket.arm(ev.time, (life, life + self.vantage.slack))
+        self._remember(socket, ev, "E3", certain=False)
+
+    def _orphans_time_out(self, now: int) -> None:
+        """Full sockets in FIN_WAIT2 for longer than a minute become buckets, if their application has closed (E3')."""
+        while self._due and self._due[0][0] <= now:
+            due, chain, ev = heappop(self._due)
+            socket = self.sockets.get(chain)
+            if socket is None or socket.conn != ev.conn or socket.phase is not Phase.FIN_WAIT2:
+                continue
+            socket.open_fd = False
+            life = due - socket.armed
+            socket.arm(due, (life, life + self.vantage.slack))
+            self._remember(socket, ev._replace(time=due), "E3_timer", certain=False)
 
     def _in_fin_wait2(self, socket: Socket, ev: Ev) -> None:
         in_order = ev.seq == socket.rcv_nxt
         self._follow(socket, ev)
         if ev.flags & FIN and in_order:
-            self._time_wait(socket, ev, "E5")
+            self._time_wait(socket, ev, "E1" if socket.open_fd else "E5")
         elif ev.length and ev.opts & OPT_TS:
             self._stamp(socket, ev, ev.ts_recent, ev.ts_recent_time)
 
@@ -402,6 +442,8 @@ class Engine:
         low, high = rto_bounds_ns(socket.rtt_lo, socket.rtt_hi)
         life_low = bucket_life_ns(self.profile, self.settings, recycled, low)[0]
         life_high = bucket_life_ns(self.profile, self.settings, recycled, high)[1]
+        if self.overflows is not None and self.overflows(ev.time):
+            life_low = 0  # tcp_max_tw_buckets: the stamp is written, but there may be no bucket
         socket.arm(ev.time, (life_low - self.vantage.slack, life_high + self.vantage.slack))
 
     def _rearm(self, socket: Socket, now: int) -> None:

@@ -200,6 +200,5 @@ class PeerMemory:
         return peer_rejects(self.profile, stamp.tsval, stamp.second, tsval, second)
 
     def revoke(self, written: int) -> None:
-        """The possible write at time *written* did not happen."""
-        left = [s for s in self.states if s.written != written]
-        self.states = left or self.states
+        """The possible write at time *written* did not happen then; a close() may have brought it since."""
+        self.states.sort(key=lambda s: s.written == written)

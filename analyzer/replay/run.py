@@ -1,9 +1,9 @@
 """Events × kernel model → one verdict per SYN: the driver around the engine."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from heapq import heappop, heappush
 from itertools import islice
@@ -15,12 +15,13 @@ from analyzer.connections import Tracked
 from analyzer.kernel.profiles import Profile
 from analyzer.kernel.rules import RULE_NAMES, WRITE_EVENTS
 from analyzer.kernel.settings import Settings
+from analyzer.replay.clock import Steps, steps_of
 from analyzer.replay.engine import NEVER, Engine, Ev, Hypothesis, Write
 from analyzer.replay.evidence import booted, capture_start
 from analyzer.replay.judge import Ruling
 from analyzer.replay.queues import BACKLOG_UNKNOWN, Listeners
 from analyzer.replay.reach import reach_of
-from analyzer.replay.screen import Reasons, Screen, screen
+from analyzer.replay.screen import Reasons, Screen, bucket_overflows, screen
 from analyzer.replay.vantage import SERVER, Vantage
 from analyzer.schema import ACK, ANSWER_SYN_ACK, PEER_STATE, SEEN_MIDSTREAM, SYN, VERDICT, VERDICTS
 from analyzer.seqnum import d32
@@ -125,13 +126,15 @@ _make_event = partial(tuple.__new__, Ev)
 
 def events_of(tracked: Tracked, sieve: Screen | None = None) -> Iterator[Ev]:
     """The capture's events as tuples, in order of arrival; those that *sieve* lets through, if given."""
+    steps, number = steps_of(tracked), 0
     for chunk in tracked.events.chunks():
-        rows = chunk if sieve is None else chunk[sieve.telling(chunk)]
+        rows = steps.straighten(chunk, number) if sieve is None else chunk[sieve.telling(chunk)]
+        number += len(chunk)
         columns = (rows[name].tolist() for name in Ev._fields)
         yield from map(_make_event, zip(*columns, strict=True))
 
 
-def _row(ev: Ev, ruling: Ruling, reasons: Reasons) -> tuple[int, ...]:
+def _row(ev: Ev, ruling: Ruling, reasons: Reasons, steps: Steps) -> tuple[int, ...]:
     """A ruling as a VERDICT row."""
     certainty = 2 if ruling.certain else 1 if ruling.verdict != "unknown" else 0
     compared, tsval, frame, file, time = 0, 0, 0, 0, NO_TIME
@@ -144,6 +147,8 @@ def _row(ev: Ev, ruling: Ruling, reasons: Reasons) -> tuple[int, ...]:
         frame, file = bucket.ts_frame, bucket.ts_file
     delta = d32(ev.tsval, tsval) if compared else 0
     age = ev.time - time if compared and time != NO_TIME else 0
+    if steps.events:
+        time = steps.wall(time)
     return (
         _VERDICT[ruling.verdict], certainty, _RULE[ruling.rule], _RULE[ruling.alternative], compared,
         reasons.number(ruling.reason), tsval, frame, file, time, delta, age,
@@ -194,15 +199,19 @@ def replay(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope 
         A verdict for each SYN row, in its order.
     """
     with _no_collection():
-        return _replayed(tracked, hypothesis_of(tracked, profile, settings, scope), scope)
+        overflows = bucket_overflows(tracked, settings.max_tw_buckets)
+        return _replayed(tracked, hypothesis_of(tracked, profile, settings, scope), scope, overflows)
 
 
-def _replayed(tracked: Tracked, hypothesis: Hypothesis, scope: Scope) -> Replayed:
+def _replayed(
+    tracked: Tracked, hypothesis: Hypothesis, scope: Scope, overflows: Callable[[int], bool] | None
+) -> Replayed:
     profile = hypothesis.profile
     filled = hypothesis.settings
     replayed = Replayed(hypothesis)
     chains = _Chains(tracked, profile, scope.vantage.at_server)
-    sieve = screen(tracked, hypothesis) if not scope.front_hosts else None
+    steps = steps_of(tracked)
+    sieve = screen(tracked, hypothesis) if not scope.front_hosts and not steps.events else None
     reach = reach_of(tracked)
     engine = Engine(
         hypothesis,
@@ -210,18 +219,19 @@ def _replayed(tracked: Tracked, hypothesis: Hypothesis, scope: Scope) -> Replaye
         Listeners(profile, filled, chains, reach, scope.vantage.at_server) if sieve is None else None,
         lambda chain, now: reach.shown(chains.originator(chain), now),
     )
+    engine.overflows = overflows
     engine.turned_round = chains.turned_round(tracked)
     reasons = Reasons(replayed.reasons)
     answers = _answers(tracked) if sieve is None else None
     rulings = _rulings(engine, events_of(tracked, sieve), _Reading(_front(chains, scope), scope.limit, answers))
     for syns in tracked.syns.chunks():
         if sieve is None:
-            rows = [_row(ev, ruling, reasons) for ev, ruling in islice(rulings, len(syns))]
+            rows = [_row(ev, ruling, reasons, steps) for ev, ruling in islice(rulings, len(syns))]
             out = np.array(rows, VERDICT.dtype)
         else:
             out = sieve.verdicts(syns, reasons)
             where = np.flatnonzero(sieve.needed[syns["chain"]])
-            rows = [_row(ev, ruling, reasons) for ev, ruling in islice(rulings, len(where))]
+            rows = [_row(ev, ruling, reasons, steps) for ev, ruling in islice(rulings, len(where))]
             engine_says = np.array(rows, VERDICT.dtype)
             where = where[: len(rows)]
             unsure = out["reason"][where] == reasons.number(BACKLOG_UNKNOWN)
@@ -233,18 +243,19 @@ def _replayed(tracked: Tracked, hypothesis: Hypothesis, scope: Scope) -> Replaye
         if scope.limit and len(out) < len(syns):
             break
     replayed.contradictions = engine.contradictions
-    replayed.peer_states = _peer_states(engine.writes, chains)
+    replayed.peer_states = _peer_states(engine.writes, chains, steps)
     return replayed
 
 
 def hypothesis_of(tracked: Tracked, profile: Profile, settings: Settings, scope: Scope) -> Hypothesis:
     """What a replay assumes, with the profile's defaults filled in."""
     filled = settings.with_defaults(profile)
+    vantage = replace(scope.vantage, steps=steps_of(tracked))
     if scope.start != NO_TIME:
-        return Hypothesis(profile, filled, scope.vantage, scope.start, scope.known_empty)
+        return Hypothesis(profile, filled, vantage, scope.start, scope.known_empty)
     boot = booted(tracked, profile)
     empty_from = NEVER if boot is None else boot.proven
-    return Hypothesis(profile, filled, scope.vantage, capture_start(tracked), scope.known_empty, empty_from)
+    return Hypothesis(profile, filled, vantage, capture_start(tracked), scope.known_empty, empty_from)
 
 
 def _lower(out: Records, where: Any, reason: int) -> None:
@@ -295,7 +306,8 @@ def _rulings(engine: Engine, events: Iterator[Ev], reading: _Reading) -> Iterato
         ruling = engine.feed(ev)
         if ruling is not None:
             if answers is not None and (seen := next(answers, NO_TIME)) != NO_TIME:
-                heappush(told, (seen, ev.chain, ev.time))
+                later = seen - engine.vantage.steps.wall(ev.time)
+                heappush(told, (ev.time + max(later, 0), ev.chain, ev.time))
             yield ev, ruling
 
 
@@ -304,11 +316,11 @@ UNJUDGED = Ruling(
 )
 
 
-def _peer_states(writes: list[Write], chains: _Chains) -> Records:
+def _peer_states(writes: list[Write], chains: _Chains, steps: Steps) -> Records:
     rows = [
         (
-            w.time, w.frame, w.file, w.conn, chains.server(w.chain), chains.originator(w.chain), w.tsval, w.second,
-            _EVENT[w.event], w.certain, w.stored,
+            steps.wall(w.time), w.frame, w.file, w.conn, chains.server(w.chain), chains.originator(w.chain),
+            w.tsval, w.second, _EVENT[w.event], w.certain, w.stored,
         )
         for w in writes
     ]  # fmt: skip

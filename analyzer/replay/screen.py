@@ -5,6 +5,7 @@ taken.  Bounds of the queues' fill come from the connections table; where they c
 engine counts instead.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -40,6 +41,8 @@ Records = np.ndarray[Any, np.dtype[np.void]]
 Times = np.ndarray[Any, np.dtype[np.int64]]
 
 NEVER = np.iinfo(np.int64).max
+FULL_MINUTE = 66 * NS
+"""A TIME-WAIT's longest life, timer rounding included."""
 QUICK_REPEAT = 600 * MS
 
 _CERTAIN, _POSSIBLE = CERTAINTIES.index("certain"), CERTAINTIES.index("possible")
@@ -196,6 +199,25 @@ class Screen:
     def _doubt(out: Records, where: Any, reason: int) -> None:
         out["certainty"][where] = _POSSIBLE
         out["reason"][where] = reason
+
+
+def bucket_overflows(tracked: Tracked, most: int | None) -> Callable[[int], bool] | None:
+    """Whether more than *most* buckets may stand at a time: closes that the server began in the minute before.
+
+    None where tcp_max_tw_buckets is not known or is never reached.
+    """
+    if most is None:
+        return None
+    begin = np.sort(closes_of(tracked).begin)
+    begin = begin[: np.searchsorted(begin, NEVER)]
+    standing = np.arange(len(begin)) - np.searchsorted(begin, begin - FULL_MINUTE) + 1
+    if int(standing.max(initial=0)) < most:
+        return None
+
+    def overflows(now: int) -> bool:
+        return int(np.searchsorted(begin, now, "right") - np.searchsorted(begin, now - FULL_MINUTE)) >= most
+
+    return overflows
 
 
 def closes_of(tracked: Tracked) -> Closes:

@@ -8,6 +8,7 @@ arrives later than it was seen.
 
 from dataclasses import dataclass
 
+from analyzer.replay.clock import NO_STEPS, Steps
 from analyzer.units import MS, NS
 
 TICK = 10 * MS
@@ -21,13 +22,17 @@ class Vantage:
     Attributes:
         at_server: True if the capture was taken on the server itself.
         slack: Bound in ns of how much later than seen a packet may act on the server.
+        steps: Where the capture's clock was set back.
     """
 
     at_server: bool = True
     slack: int = TICK
+    steps: Steps = NO_STEPS
 
     def seconds(self, time: int) -> tuple[int, ...]:
-        """Feasible whole seconds of the server's clock at capture time *time*, the likeliest first."""
+        """Feasible whole seconds of the server's clock at *time*, which never runs back, the likeliest first."""
+        if self.steps.events and self.at_server:
+            time = self.steps.wall(time)
         second, part = divmod(time, NS)
         if not self.at_server:
             return (second, second - 1)
