@@ -17,6 +17,7 @@ from analyzer.diagnosis.model import Analysis, KernelChoice, Vantage
 from analyzer.diagnosis.netstat import Snapshots, load_pairs
 from analyzer.diagnosis.probes import load_probe_log
 from analyzer.diagnosis.question import Question, narrow, parse_address, parse_time
+from analyzer.diagnosis.whatif import suggested
 from analyzer.errors import InputError, UsageError
 from analyzer.kernel.profiles import find_profile
 from analyzer.kernel.settings import SYSCTLS, Settings, parse_sysctls
@@ -109,7 +110,9 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     diagnosis.counters, diagnosis.probe = counters, probe
     diagnosis.blast = blast_radius(seen, joined)
     problems = [problem for vantage in seen for problem in vantage.tracked.problems]
-    return Analysis(seen, diagnosis, problems, VERSION, joined, options.anonymizer)
+    analysis = Analysis(seen, diagnosis, problems, VERSION, joined, options.anonymizer)
+    diagnosis.whatif = [] if question.narrow else suggested(analysis)
+    return analysis
 
 
 def _known(options: AnalyzeOptions) -> tuple[Settings, str]:

@@ -56,8 +56,8 @@ def read_change(pairs: Sequence[tuple[str, object]]) -> Change:
     return change
 
 
-def split_changes(pairs: Sequence[tuple[str, object]]) -> list[list[tuple[str, object]]]:
-    """Each change for itself, then all of them together where that is one world.
+def split_changes(pairs: Sequence[tuple[str, object]], together: bool = True) -> list[list[tuple[str, object]]]:
+    """Each change for itself, then all of them *together* where that is wanted and is one world.
 
     ``lb.share`` goes with ``lb.timestamps``; a key that stands there twice asks for two worlds.
 
@@ -70,8 +70,8 @@ def split_changes(pairs: Sequence[tuple[str, object]]) -> list[list[tuple[str, o
         alone = [shares]
     if not alone:
         raise UsageError("nothing is changed: say --set KEY=VALUE, for example --set tcp_tw_recycle=0")
-    together = len(alone) > 1 and len({key for key, _ in pairs}) == len(pairs)
-    return [*alone, list(pairs)] if together else alone
+    one_world = len(alone) > 1 and len({key for key, _ in pairs}) == len(pairs)
+    return [*alone, list(pairs)] if together and one_world else alone
 
 
 def _with(change: Change, key: str, value: str) -> Change:

@@ -47,19 +47,22 @@ class World:
     again: Outcome
 
 
-def predict(analysis: Analysis, changes: Mapping[str, object] | Sequence[tuple[str, object]]) -> list[WhatIf]:
-    """Replay the same traffic under each change, and under all of them together if there are several.
+def predict(
+    analysis: Analysis, changes: Mapping[str, object] | Sequence[tuple[str, object]], together: bool = True
+) -> list[WhatIf]:
+    """Replay the same traffic under each change, and under all of them *together* if there are several.
 
     Args:
         analysis: What was seen, with causes.
         changes: Keys and values: names of sysctls (``tcp_tw_recycle``), ``kernel``, ``backlog``,
             ``lb.timestamps`` with ``lb.share``, ``lb.snat_addresses``, ``lb.source_ports``, ``lb.hold_down``.
+        together: Whether the last prediction is of all changes at once.
 
     Raises:
         UsageError: An unknown key or value, or no capture that shows what reached a server.
     """
     pairs = list(changes.items() if isinstance(changes, Mapping) else changes)
-    wanted = [read_change(one) for one in split_changes(pairs)]
+    wanted = [read_change(one) for one in split_changes(pairs, together)]
     worlds = [_world(vantage) for vantage in _judged(analysis)]
     worlds = [world for world in worlds if world.plan.attempts]
     if not worlds:
