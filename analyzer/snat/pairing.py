@@ -94,22 +94,31 @@ def pair(points: Points, seen: Sequence[Seen]) -> Links:
 def _legs(rows: Records, links: Links, mine: Array) -> None:
     """Which services are virtual: their SYNs appear again, later, towards another service."""
     order = mine[np.lexsort((rows["time"][mine], rows["four"][mine], rows["isn"][mine]))]
-    isn, four = rows["isn"][order], rows["four"][order]
-    first = np.r_[True, (isn[1:] != isn[:-1]) | (four[1:] != four[:-1])] if len(order) else np.zeros(0, np.bool_)
-    once = order[first]
-    once = once[np.lexsort((rows["time"][once], rows["isn"][once]))]
-    isn = rows["isn"][once]
-    opens = np.r_[True, isn[1:] != isn[:-1]] if len(once) else np.zeros(0, np.bool_)
-    follows = ~opens
-    leads = opens & np.r_[follows[1:], False] if len(once) else opens
+    once = order[_changes(rows["isn"][order], rows["four"][order])]
     services, codes = np.unique(rows["service"][mine], return_inverse=True)
-    at = np.searchsorted(services, rows["service"][once])
-    ahead = np.bincount(at[leads], minlength=len(services))
-    behind = np.bincount(at[follows], minlength=len(services))
+    place = np.searchsorted(services, rows["service"][once])
+    ids = group_ids(rows["isn"][once].astype(np.int64), place)
+    count = np.bincount(ids)
+    since = rows["time"][once] - rows["time"][once[:1]].sum()
+    began = np.bincount(ids, weights=since) / np.maximum(count, 1)
+    first = np.unique(ids, return_index=True)[1]
+    first = first[np.lexsort((began, rows["isn"][once][first]))]
+    opens = _changes(rows["isn"][once][first])
+    leads = opens & np.r_[~opens[1:], False]
+    ahead = np.bincount(place[first[leads]], minlength=len(services))
+    behind = np.bincount(place[first[~opens]], minlength=len(services))
     role = np.where(ahead > behind, FRONT, np.where(behind > ahead, BACK, OTHER)).astype(np.int8)
     role[np.maximum(ahead, behind) <= _by_chance(len(once))] = OTHER
     links.role[mine] = role[codes]
     name_by_place(rows, links, mine)
+
+
+def _changes(*columns: Array) -> Array:
+    """Where a row differs from the one before it; the first always does."""
+    new = np.ones(len(columns[0]), np.bool_)
+    if len(new):
+        new[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return new
 
 
 def _by_chance(count: int) -> float:
