@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.capture import open_capture
+from analyzer.capture import Capture, open_capture
 from analyzer.capture.files import expand
 from analyzer.connections import Tracked, follow
 from analyzer.connections.names import host_texts
@@ -65,7 +65,9 @@ def look_at(path: str) -> Look:
     Raises:
         InputError: It cannot be read as a capture.
     """
-    tracked = follow(_first_blocks(path), Tracked(path))
+    capture = open_capture([path], path, hashes=False)
+    tracked = follow(_first_blocks(capture), Tracked(path))
+    tracked.identities = capture.identities
     names = host_texts(tracked.hosts)
     rows = tracked.syns.to_array()
     delays = (rows["answer_time"] - rows["time"])[rows["answer"] == ANSWER_SYN_ACK]
@@ -81,9 +83,9 @@ def look_at(path: str) -> Look:
     )
 
 
-def _first_blocks(path: str) -> Iterator[Records]:
+def _first_blocks(capture: Capture) -> Iterator[Records]:
     seen = 0
-    for block in open_capture([path], path, hashes=False).blocks():
+    for block in capture.blocks():
         yield block
         seen += len(block)
         if seen >= LOOK_PACKETS:
