@@ -24,6 +24,7 @@ from analyzer.kernel.settings import SYSCTLS, Settings, parse_sysctls
 from analyzer.replay.choice import Score, agree, contested_part, plausible, rank, screens
 from analyzer.replay.evidence import completed_handshakes, empty_by_counters
 from analyzer.replay.run import Replayed, Scope, replay
+from analyzer.replay.traces import evidence
 from analyzer.replay.vantage import LOAD_BALANCER, SERVER
 from analyzer.snat.joining import join
 from analyzer.snat.legs import side_of, virtual_hosts
@@ -180,7 +181,9 @@ def _judge(tracked: Tracked, side: str, settings: Settings, kernel: str, scope: 
         replayed, choice = _chosen(tracked, settings, scope)
     in_force = replayed.hypothesis.settings
     choice = replace(
-        choice, settings={name: v for name, field_ in SYSCTLS.items() if (v := getattr(in_force, field_)) is not None}
+        choice,
+        settings={name: v for name, field_ in SYSCTLS.items() if (v := getattr(in_force, field_)) is not None},
+        evidence=evidence(tracked, replayed),
     )
     return Vantage(tracked.name, side, tracked, replayed), choice
 

@@ -114,6 +114,7 @@ class KernelChoice:
         why: How it was chosen, one sentence.
         ranked: (profile and setting, SYNs it explains, SYNs it gets wrong), best first.
         settings: The settings in force, by kernel name.
+        evidence: What in the packets speaks for it, one sentence each.
     """
 
     profile: str
@@ -121,6 +122,7 @@ class KernelChoice:
     why: str
     ranked: tuple[tuple[str, int, int], ...] = ()
     settings: dict[str, int] = field(default_factory=dict)
+    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

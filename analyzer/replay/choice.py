@@ -9,8 +9,10 @@ import numpy as np
 from analyzer.connections import Tracked
 from analyzer.kernel.profiles import Profile, find_profile
 from analyzer.kernel.settings import Settings
+from analyzer.replay.evidence import OFFSETS_SINCE
 from analyzer.replay.run import Replayed, Scope, hypothesis_of, replay
 from analyzer.replay.screen import contested_chains, screen
+from analyzer.replay.traces import server_clock
 from analyzer.schema import CERTAINTIES, OPT_TS, SYN, VERDICT, VERDICTS
 from analyzer.spool import Spool
 
@@ -27,13 +29,17 @@ _EXPECTED = {"accept": 1, "cookie": 1, "drop": 0, "ack": 2, "rst": 3}
 
 @dataclass(frozen=True)
 class Score:
-    """How one candidate fares: *agreed* and *missed* SYNs, and *refuted* certain predictions."""
+    """How one candidate fares: *agreed* and *missed* SYNs, *refuted* certain predictions.
+
+    *excluded*: the server's timestamp clock is of another era.
+    """
 
     profile: Profile
     tw_recycle: int
     agreed: int
     missed: int
     refuted: int
+    excluded: bool = False
 
     @property
     def name(self) -> str:
@@ -104,6 +110,7 @@ def rank(tracked: Tracked, settings: Settings, scope: Scope) -> list[Score]:
     """
     limited = replace(scope, limit=SCORED_EVENTS)
     scores = []
+    era = server_clock(tracked, scope.front_hosts).era
     fall_back = timestamps_fall_back(tracked)
     part = contested_part(tracked) if screens(tracked, settings, scope) and not fall_back else None
     for name in CANDIDATES:
@@ -114,14 +121,28 @@ def rank(tracked: Tracked, settings: Settings, scope: Scope) -> list[Score]:
                 continue
             what = part if not recycle and part is not None else tracked
             trial = replay(what, profile, replace(settings, tw_recycle=recycle), limited)
-            scores.append(Score(profile, recycle, *_score(what, trial)))
-    scores.sort(key=lambda s: (s.refuted * 4 + s.missed, -CANDIDATES.index(s.profile.name), s.tw_recycle))
+            scores.append(Score(profile, recycle, *_score(what, trial), contradicts(profile, era)))
+    scores.sort(
+        key=lambda s: (
+            s.excluded,
+            s.refuted * 4 + s.missed,
+            era == "one" and s.profile.first >= OFFSETS_SINCE,
+            -CANDIDATES.index(s.profile.name),
+            s.tw_recycle,
+        )
+    )
     return scores
+
+
+def contradicts(profile: Profile, era: str) -> bool:
+    """Whether the server's timestamp clock rules a profile out: offsets per address came with 4.10."""
+    return era.startswith("per ") and profile.first < OFFSETS_SINCE
 
 
 def plausible(scores: list[Score]) -> list[Score]:
     """Candidates that the packets do not tell from the best one."""
     best = scores[0]
+    scores = [s for s in scores if s.excluded == best.excluded]
     slack = max(2, int(SLACK_SHARE * (best.agreed + best.missed)))
     return [s for s in scores if s.refuted <= best.refuted and s.missed <= best.missed + slack]
 
