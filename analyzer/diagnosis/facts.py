@@ -191,8 +191,17 @@ class Facts:
 
     def hidden_ack(self, rules: Iterable[str]) -> Array:
         """Strength of "one of *rules* answered it with a bare ACK" where a filter hides bare ACKs."""
-        met = self.silent & self.verdict("ack") & self.ruled(rules)
-        return np.where(met & (not self.hears_acks), LIKELY, NONE).astype(np.uint8)
+        return np.where(self.unheard & self.ruled(rules), LIKELY, NONE).astype(np.uint8)
+
+    @cached_property
+    def unheard(self) -> Array:
+        """A bare ACK was due, in a capture that shows none."""
+        return self.silent & self.verdict("ack") & (not self.hears_acks)
+
+    @cached_property
+    def behind(self) -> Array:
+        """Its TSval lies behind the one that it was compared with."""
+        return (self.verdicts["compared"] == 1) & (self.verdicts["tsval_delta"] < 0)
 
     def never_counted(self, *names: str) -> bool:
         """Whether all of these counters were given and none of them moved."""

@@ -160,8 +160,9 @@ class Gatherer:
         return out
 
     def _before(self, rows: Records, conns: Records, there: Array, answer: Array) -> tuple[Array, Array]:
-        """For answers other than a SYN-ACK: whether the four numbers' last use was left open, or closed by FINs."""
-        odd = there & (answer != ANSWER_NONE) & (answer != ANSWER_SYN_ACK) & (conns["previous"] >= 0)
+        """Where no SYN-ACK came: whether the four numbers' last use was left open, or closed by FINs."""
+        odd = there & (answer != ANSWER_SYN_ACK) & (conns["previous"] >= 0)
+        odd &= (answer != ANSWER_NONE) | (not self.tries.hears_acks)
         hit_open, hit_closed = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
         where = np.flatnonzero(odd)
         if not len(where):

@@ -24,7 +24,7 @@ RULES = (
 def weigh(facts: Facts) -> Array:
     """As foreseen; a bare ACK that was not foreseen speaks for a connection that the capture does not show."""
     met = np.maximum(facts.answered_by(RULES, "ack", ANSWER_ACK), facts.answered_by(RULES, "rst", ANSWER_RST))
-    met = np.maximum(met, facts.hidden_ack(RULES))
+    met = np.maximum(met, np.where(facts.hit_closed, 0, facts.hidden_ack(RULES)))
     met = np.maximum(met, facts.dropped_by(RULES))
     met = np.where(facts.ruled(BUCKETS), np.minimum(met, LIKELY), met).astype(np.uint8)
     unforeseen = (facts.answer == ANSWER_ACK) & ~facts.verdict("ack") & ~facts.hit_closed

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from analyzer.diagnosis.causes.base import Cause, Told, counted, foreseen
-from analyzer.diagnosis.facts import Array, Facts
+from analyzer.diagnosis.causes.base import Cause, Told, counted, foreseen, strength
+from analyzer.diagnosis.facts import LIKELY, Array, Facts
 from analyzer.schema import ANSWER_ACK
 
 RULES = ("time_wait_paws", "time_wait_paws_rate_limited")
@@ -11,7 +11,8 @@ RULES = ("time_wait_paws", "time_wait_paws_rate_limited")
 
 def weigh(facts: Facts) -> Array:
     """A bare ACK as foreseen, or silence where such ACKs are rate-limited; a filter may hide the ACK."""
-    unheard = facts.hidden_ack(RULES)
+    closed = strength(facts.unheard & facts.hit_closed & facts.behind, LIKELY)
+    unheard = np.maximum(facts.hidden_ack(RULES), closed)
     met = np.maximum(facts.answered_by(RULES, "ack", ANSWER_ACK), unheard)
     return np.maximum(met, facts.dropped_by(RULES))
 

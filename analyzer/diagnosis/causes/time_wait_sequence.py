@@ -12,7 +12,8 @@ RULES = ("time_wait_sequence", "time_wait_sequence_rate_limited")
 def weigh(facts: Facts) -> Array:
     """A bare ACK as foreseen, or silence where such ACKs are rate-limited; else a bare ACK after both FINs."""
     met = np.maximum(facts.answered_by(RULES, "ack", ANSWER_ACK), facts.hidden_ack(RULES))
-    after_close = np.where((facts.answer == ANSWER_ACK) & ~facts.verdict("ack") & facts.hit_closed, POSSIBLE, 0)
+    other_ack = (facts.answer == ANSWER_ACK) & ~facts.verdict("ack")
+    after_close = np.where((other_ack | (facts.unheard & ~facts.behind)) & facts.hit_closed, POSSIBLE, 0)
     return np.maximum(np.maximum(met, facts.dropped_by(RULES)), after_close.astype(np.uint8))
 
 
