@@ -26,7 +26,7 @@ def test_the_main_job(synquest, tmp_path):
     done = synquest("analyze", *GIVEN, "-o", tmp_path / "r")
     text = " ".join(done.stdout.decode().split())
     assert done.returncode == 0, done.stderr
-    assert "706 of 1,265 SYNs (2 source addresses) got no answer" in text
+    assert "706 of 1,265 SYNs (from 2 addresses) got no answer" in text
     assert "tcp_tw_recycle=0" in text
     assert len(done.stdout.decode().splitlines()) <= 24
     assert max(map(len, done.stdout.decode().splitlines()[:-1])) <= 80
