@@ -12,6 +12,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/synquest analyze --server fixtures/el7-recycle/server.pcap.zst --sysctl-file fixtures/el7-recycle/sysctl.txt --kernel el7.9 --backlog 128 -o report
+	$(BIN)/synquest demo -o demo
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -29,4 +30,4 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) report .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) report demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

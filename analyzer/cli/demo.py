@@ -25,11 +25,14 @@ def demo(
     scenario = load("cal-incident")
     done = simulate(scenario, folder)
     print(f"Simulated {scenario.name}: {done.packets:,} packets in {len(done.files)} captures of {folder}")
+    names = [name.removeprefix("server-").removesuffix(".pcap") for name in done.files if name.startswith("server-")]
     options = AnalyzeOptions(
-        servers=[str(folder / name) for name in sorted(done.files) if name.startswith("server-")],
-        lbs=[str(folder / name) for name in sorted(done.files) if name.startswith("lb")],
+        servers=[str(folder / f"server-{name}.pcap") for name in names],
+        lbs=[str(folder / name) for name in done.files if name.startswith("lb")],
         sysctl_file=str(folder / "sysctl.txt"),
         backlog=scenario.server[0].backlog,
+        netstat=[(str(folder / f"netstat-{n}-before.txt"), str(folder / f"netstat-{n}-after.txt")) for n in names],
+        probe_log=str(folder / "probe.log"),
     )
     analysis = analyze(options)
     show(analysis, Console(highlight=False))

@@ -39,6 +39,8 @@ from analyzer.seqnum import add32
 NS = 1_000_000_000
 SHORT_LIFE_NS = 4 * NS
 """Buckets armed for no longer count as TWKilled, the others as TW."""
+COUNTED_AT_ARMING = (5, 18)
+"""From here on they count when the timer is set, before when it fires."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +258,10 @@ class Server:
         )  # fmt: skip
         self.buckets += 1
         self.table[conn.key] = bucket
-        self.arm_bucket(bucket, now, life if waits or not recycled else short)
+        life = life if waits or not recycled else short
+        self.arm_bucket(bucket, now, life)
+        if self.profile.last >= COUNTED_AT_ARMING:
+            out.counters.append(_bucket_counter(life))
 
     def arm_bucket(self, bucket: TimeWait, now: int, life: int) -> None:
         """Start a bucket's timer anew."""
@@ -286,7 +291,8 @@ class Server:
             key = heapq.heappop(self._timers)[2]
             held = self.table[key]
             if isinstance(held, TimeWait):
-                out.counters.append("TWKilled" if held.life <= SHORT_LIFE_NS else "TW")
+                if self.profile.last < COUNTED_AT_ARMING:
+                    out.counters.append(_bucket_counter(held.life))
                 self.forget(key, due)
             elif isinstance(held, Request):
                 listening.request_timer(self, held, due, out)
@@ -294,6 +300,10 @@ class Server:
                 connecting.timer(self, held, due, out)
             else:
                 stream.timer(self, held, due, out)
+
+
+def _bucket_counter(life: int) -> str:
+    return "TWKilled" if life <= SHORT_LIFE_NS else "TW"
 
 
 __all__ = ["NS", "Connection", "Machine", "Request", "Server", "State", "TimeWait"]

@@ -40,6 +40,8 @@ class BalancerOptions:
         swallow_ack: Whether an ACK that answers a SYN is kept from the client.
         timestamps: ``pass``, ``strip`` (no timestamps behind it) or ``rewrite`` (another offset per flow).
         rewrite_isn: Whether the server sees another initial sequence number.
+        mode: ``layer4`` translates packets; ``layer7`` ends the client's connection and opens its own.
+        kernel: Kernel of a layer-7 box.
     """
 
     name: str = "lb1"
@@ -58,6 +60,8 @@ class BalancerOptions:
     swallow_ack: bool = False
     timestamps: str = "pass"
     rewrite_isn: bool = False
+    mode: str = "layer4"
+    kernel: str = "5.10.0"
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ Only where nothing can come between: clean wires, both ends established and idle
 application, and an end before the connection's next planned close.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
 from typing import Any
@@ -17,6 +18,7 @@ from analyzer.simulator.applications import Logger, ServerApp
 from analyzer.simulator.balancer import Balancer, Flow, Stage
 from analyzer.simulator.frames import COLUMNS, Records
 from analyzer.simulator.hosts import Host
+from analyzer.simulator.proxy import Proxy
 from analyzer.simulator.recorder import CapturePoint, mix
 from analyzer.simulator.world import NS, US, PathOptions
 
@@ -35,7 +37,7 @@ class Ends:
 
     client: Host
     server: Host
-    balancer: Balancer
+    balancer: Balancer | Proxy
     flow: Flow
     near: Connection
     far: Connection
@@ -59,7 +61,11 @@ class Bursts:
     """Makes a logger write in bursts; see :meth:`write`."""
 
     def __init__(
-        self, balancers: list[Balancer], apps: dict[int, ServerApp], paths: tuple[PathOptions, ...], end: int
+        self,
+        balancers: Sequence[Balancer | Proxy],
+        apps: dict[int, ServerApp],
+        paths: tuple[PathOptions, ...],
+        end: int,
     ) -> None:
         self._balancers, self._apps, self._end = balancers, apps, end
         self._paths = paths

@@ -11,11 +11,12 @@ from analyzer.kernel.events import ACK, SYN, Decision
 from analyzer.kernel.settings import Settings
 from analyzer.seqnum import MASK32
 from analyzer.simulator.applications import ClientHost, Logger, Netcat, OneShot, ServerApp
-from analyzer.simulator.balancer import Balancer, PoolChoice
+from analyzer.simulator.balancer import Balancer, BalancerOptions, PoolChoice
 from analyzer.simulator.bulk import Bursts
 from analyzer.simulator.frames import syn_options
 from analyzer.simulator.hosts import Host, HostOptions, build_host
 from analyzer.simulator.papers import probe_line
+from analyzer.simulator.proxy import Proxy
 from analyzer.simulator.recorder import CapturePoint, Clock
 from analyzer.simulator.scenario import FOREVER_S, ClientGroup, Firewall, Flood, Scenario, Script, ServerGroup
 from analyzer.simulator.truth import Ledger, SynRow
@@ -54,7 +55,7 @@ class Estate:
     probe: TextIO
     members: dict[str, Member] = field(default_factory=dict)
     clients: dict[str, ClientHost] = field(default_factory=dict)
-    balancers: list[Balancer] = field(default_factory=list)
+    balancers: list[Balancer | Proxy] = field(default_factory=list)
     loggers: list[Logger] = field(default_factory=list)
     netcat: Netcat | None = None
     clocks: list[tuple[object, ...]] = field(default_factory=list)
@@ -168,7 +169,7 @@ def _balancers(estate: Estate) -> None:
     window = tuple(world.start + round(s * NS) for s in scenario.migration_s)
     old = [m.host for m in estate.members.values() if m.group.role == "old"]
     new = [m.host for m in estate.members.values() if m.group.role == "new"]
-    routes: dict[int, Balancer] = {}
+    routes: dict[int, Balancer | Proxy] = {}
     for options in scenario.lb:
         name = "lb" if len(scenario.lb) == 1 else options.name
         point = CapturePoint(estate.out / f"{name}.pcapng", ("eth0", "eth1"), clock, capture.snaplen, capture.lb_drops)
@@ -176,7 +177,13 @@ def _balancers(estate: Estate) -> None:
         snat = tuple(number(a) for a in options.snat)
         if options.reserved >= len(snat):
             raise UsageError(f"lb.{options.name}: all of its {len(snat)} snat addresses are reserved")
-        balancer = Balancer(world, options, snat, estate.ledger, point)
+        balancer: Balancer | Proxy
+        if options.mode == "layer7":
+            box = build_host(world, options.name, snat[0], _box_options(options, world), Clock())
+            balancer = Proxy(box, options, snat, estate.ledger, point)
+            estate.clocks.append(_tsval_clock("lb", box))
+        else:
+            balancer = Balancer(world, options, snat, estate.ledger, point)
         for vip in options.vips:
             balancer.choose_server[number(vip)] = PoolChoice(world, vip, old, new, (window[0], window[1]))
         for member in estate.members.values():
@@ -189,7 +196,12 @@ def _balancers(estate: Estate) -> None:
         _wire_server(estate, member.host, routes)
 
 
-def _wire_server(estate: Estate, host: Host, routes: dict[int, Balancer]) -> None:
+def _box_options(options: BalancerOptions, world: World) -> HostOptions:
+    uptime = Chance(world.seed, options.name).between(90_000, 4_000_000)
+    return HostOptions(options.kernel, 250, Settings(somaxconn=4096), uptime)
+
+
+def _wire_server(estate: Estate, host: Host, routes: dict[int, Balancer | Proxy]) -> None:
     world, options = estate.world, estate.scenario.path.from_server
     paths = {id(b): Path(world, options, f"{host.name} to {b.options.name}") for b in estate.balancers}
 

@@ -143,9 +143,9 @@ class Host:
         """Now, on the host's clock."""
         return int(self.clock.show(self.world.now))
 
-    def connect(self, port: int, address: int, remote_port: int) -> Key:
-        """Open a connection from *port*."""
-        key = (self.address, port, address, remote_port)
+    def connect(self, port: int, address: int, remote_port: int, local: object = None) -> Key:
+        """Open a connection from *port* of its address, or of *local*."""
+        key = (self.address if local is None else local, port, address, remote_port)
         self.act(Connect(self.own_time(), key))
         return key
 

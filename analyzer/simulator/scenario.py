@@ -225,6 +225,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "timestamps": ("pass", "strip", "rewrite"),
     "role": ("old", "new"),
     "closes": ("first", "last"),
+    "mode": ("layer4", "layer7"),
     "how": ("close", "shutdown", "reset"),
 }
 _SHARES = ("loss", "loss_syn", "loss_syn_ack", "duplicate", "reorder", "share")

@@ -125,7 +125,8 @@ class SynRow:
             return "answered|syn_ack_lost|server_silent|established_collision"
         if self.verdict in ("accept", "cookie"):
             if not self.answer_lb:
-                return "syn_ack_lost|answer_not_forwarded"
+                late = "answered|" if self.third == "accepted" else ""
+                return late + "syn_ack_lost|answer_not_forwarded"
             late = "|accept_queue_full" if self.third in ("dropped", "reset") else ""
             return ("answered" if self.answer_client else "answer_not_forwarded") + late
         return CAUSE_OF_RULE.get(self.rule, "established_collision")

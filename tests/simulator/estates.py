@@ -50,7 +50,7 @@ def arrived(folder: Path) -> dict[tuple[object, ...], list[dict[str, str]]]:
     """Truth of the SYNs that reached a server's TCP, by what the server's capture shows of them."""
     truth = defaultdict(list)
     for row in syn_rows(folder):
-        if row["time_server"]:
+        if row["time_server"] and row["snat_h"]:
             key = (row["snat_h"], int(row["snat_p"]), row["server_h"], int(row["server_isn"]), row["server_tsval"])
             truth[key].append(row)
     for group in truth.values():
