@@ -28,15 +28,9 @@ class Proxy:
     """Has the face of ``balancer.Balancer``; ``box`` is its own TCP stack."""
 
     def __init__(
-        self,
-        world: World,
-        options: BalancerOptions,
-        snat: tuple[int, ...],
-        ledger: Ledger,
-        point: CapturePoint,
-        box: Host,
+        self, box: Host, options: BalancerOptions, snat: tuple[int, ...], ledger: Ledger, point: CapturePoint
     ) -> None:
-        self.world, self.options, self.ledger, self.point, self.box = world, options, ledger, point, box
+        self.world, self.options, self.ledger, self.point, self.box = box.world, options, ledger, point, box
         self.wires = Wires()
         self.choose_server: dict[int, PoolChoice] = {}
         self.pins: dict[tuple[int, int], tuple[int, int, Host]] = {}
