@@ -61,6 +61,7 @@ NAMES = (
 )  # fmt: skip
 """Counters that are predicted, in the order of the report."""
 ALWAYS_SHOWN = ("PAWSPassive", "PAWSEstab", "ListenOverflows", "ListenDrops", "TW", "TWKilled")
+LISTENER_DROPS = ("ListenDrops", "PAWSPassive", "ListenOverflows", "TCPReqQFullDrop")
 MORE_WORDS = {
     "TW": "TCP sockets finished time wait in fast timer",
     "TWKilled": "TCP sockets finished time wait in slow timer",
@@ -77,6 +78,7 @@ class Tally:
     likely: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     high: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     silent_accepts: int = 0
+    refuted: int = 0
 
     def add(self, name: str, low: int, likely: int, high: int) -> None:
         """Add to one counter."""
@@ -201,6 +203,8 @@ def _add_syns(tally: Tally, profile: Profile, syns: Records, verdicts: Records) 
             tally.high[name] += int(np.count_nonzero(doubtful))
         tally.high["SyncookiesRecv"] += int(np.count_nonzero(doubtful))
     taken = np.isin(verdicts["verdict"], [VERDICTS.index("accept"), VERDICTS.index("cookie")])
+    dropped = certain & (verdicts["verdict"] == VERDICTS.index("drop"))
+    tally.refuted += int(np.count_nonzero(dropped & (syns["answer"] == ANSWER_SYN_ACK)))
     tally.silent_accepts += int(np.count_nonzero(taken & (rule > 0) & (syns["answer"] == ANSWER_NONE)))
 
 
@@ -278,10 +282,15 @@ def _explain(row: CounterRow, tally: Tally, missing: int | None, before: dict[st
     within = row.predicted_low <= (row.seen or 0) <= row.predicted_high
     if row.name == "InSegs":
         return _segments(residual)
-    if row.name == "ListenDrops" and 0 < residual == tally.silent_accepts:
+    if row.name == "ListenDrops" and 0 < residual <= tally.silent_accepts:
         return (
-            f"{residual:,} SYNs that the model would have taken got no answer: a drop at the listener that has "
-            "no counter of its own (no route back, no memory, a security module)"
+            f"{tally.silent_accepts:,} SYNs that the model would have taken got no answer: drops at the listener that "
+            "have no counter of their own (no route back, no memory, a security module)"
+        )
+    if residual < 0 < tally.refuted and row.name in LISTENER_DROPS:
+        return (
+            f"{tally.refuted:,} SYNs that should have been dropped for certain got their SYN-ACK: kernel, settings or "
+            "the completeness of the capture are not as assumed"
         )
     if row.name in ("TW", "TWKilled") and within and residual > 0:
         return "TIME-WAITs that ended without a packet, after the capture's last one and before the snapshot"

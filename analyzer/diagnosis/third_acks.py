@@ -53,13 +53,14 @@ def third_acks(tracked: Tracked, abort: bool, foreign: int = -1) -> ThirdAcks:
         foreign: Host id whose own connections are left out (the server's outgoing ones), -1 for none.
     """
     found = ThirdAcks()
-    begun = _begun(tracked, foreign)
+    begun, ours = _begun(tracked, foreign)
     segments: dict[int, list[Any]] = defaultdict(list)
     spoke: dict[int, int] = {}
     kept = 0
     for chunk in tracked.events.chunks():
-        rows = chunk[(chunk["kind"] == KIND_TCP) & begun[chunk["conn"]]]
-        found.resets += int(np.count_nonzero((rows["resp"] == 1) & (rows["flags"] & RST > 0)))
+        packets = chunk[(chunk["kind"] == KIND_TCP) & ours[chunk["conn"]]]
+        found.resets += int(np.count_nonzero((packets["resp"] == 1) & (packets["flags"] & RST > 0)))
+        rows = packets[begun[packets["conn"]]]
         for time, conn, seq, length, flags, seen, resp in rows[
             ["time", "conn", "seq", "length", "flags", "seen", "resp"]
         ].tolist():
@@ -80,13 +81,13 @@ def third_acks(tracked: Tracked, abort: bool, foreign: int = -1) -> ThirdAcks:
     return found
 
 
-def _begun(tracked: Tracked, foreign: int) -> Any:
-    """Bool by connection id: its SYN-ACK was seen, and the server did not open it itself."""
-    begun = np.zeros(max(tracked.connection_count, 1), np.bool_)
+def _begun(tracked: Tracked, foreign: int) -> tuple[Any, Any]:
+    """By connection id, bool: its SYN-ACK was seen; the server did not open it itself."""
+    begun, ours = np.zeros((2, max(tracked.connection_count, 1)), np.bool_)
     for chunk in tracked.connections.chunks():
-        rows = chunk[(chunk["seen"] & SEEN_SYN_ACK > 0) & (chunk["orig"] != foreign)]
-        begun[rows["conn"]] = True
-    return begun
+        ours[chunk["conn"]] = chunk["orig"] != foreign
+        begun[chunk["conn"]] = (chunk["orig"] != foreign) & (chunk["seen"] & SEEN_SYN_ACK > 0)
+    return begun, ours
 
 
 def _settle(found: ThirdAcks, segments: list[Any], until: int, reset: bool, abort: bool, silent: bool = False) -> None:

@@ -4,12 +4,15 @@ import json
 
 import pytest
 
+from analyzer.capture import open_capture
 from analyzer.cli.pairs import doubled
+from analyzer.connections import track
 from analyzer.diagnosis.counters import moved, predict, reconcile, reconcile_all
 from analyzer.diagnosis.model import Vantage
 from analyzer.diagnosis.netstat import load_pairs, read_counters
 from analyzer.errors import InputError, UsageError
 from analyzer.kernel.profiles import find_profile
+from analyzer.kernel.settings import Settings, parse_sysctls
 from analyzer.replay.run import replay
 from tests.replay import real
 
@@ -203,3 +206,40 @@ def test_more_snapshots_than_servers():
 )
 def test_counters_of_a_rule_with_an_old_timestamp(kernel, rule, names):
     assert set(moved(find_profile(kernel), rule, paws=True)) == names
+
+
+SCENARIOS = [
+    ("kernel/3.10.0-1160.el7/S4b-ackoverflow-abort0", "el7.9"),
+    ("kernel/3.10.108/S4-acceptq-abort1-cookies0", "3.10.108"),
+    ("kernel/3.10.108/S6a-mixed-recycle0", "3.10.108"),
+    ("kernel/4.9.337/S4-acceptq-abort0-cookies0", "4.9.337"),
+    ("kernel/4.9.337/S4b-ackoverflow-abort1", "4.9.337"),
+    ("kernel/4.9.337/S6a-mixed-recycle1", "4.9.337"),
+]
+EXACT = {"PAWSPassive", "PAWSEstab", "ListenOverflows", "ListenDrops", "TCPReqQFullDrop", "PassiveOpens", "InSegs"}
+
+
+@pytest.mark.parametrize(("folder", "kernel"), SCENARIOS)
+def test_queues_and_third_acks_of_real_kernels(shared, folder, kernel):
+    path = shared / "captures" / folder
+    backlog = int((path / "listen.txt").read_text().split("backlog ")[1].split()[0])
+    settings = Settings(backlog=backlog).override(parse_sysctls((path / "sysctl.txt").read_text())[0])
+    tracked = track(open_capture([str(next(path.glob("server.pcap*")))], "server"))
+    server = Vantage("server", "server", tracked, replay(tracked, find_profile(kernel), settings))
+    names = [(str(path / f"{stem}-before.txt"), str(path / f"{stem}-after.txt")) for stem in ("netstat", "snmp")]
+    ((before, after),) = load_pairs(names)
+    off = {row.name: row.residual for row in reconcile(server, before, after) if row.name in EXACT and row.residual}
+    assert off == {}
+
+
+@pytest.mark.parametrize("name", ["M2d_tw_lb_drops_ack", "M3a_acceptq_abort0", "M4e_refused", "M7a_ipv6"])
+def test_counters_of_the_kernel_of_today(shared, name):
+    path = shared / "captures" / "modern" / name
+    settings = Settings(backlog=4 if name.startswith("M3") else None)
+    settings = settings.override(parse_sysctls((path / "sysctl.txt").read_text())[0])
+    for host in ("s1", "s2"):
+        tracked = track(open_capture([str(path / f"{host}.pcap")], host))
+        server = Vantage(host, "server", tracked, replay(tracked, find_profile("6.18"), settings))
+        texts = [(path / f"netstat_s_{host}_{when}.txt").read_text() for when in ("before", "after")]
+        rows = reconcile(server, *map(read_counters, texts))
+        assert [(row.name, row.residual) for row in rows if row.residual] == []
