@@ -26,6 +26,7 @@ class Step:
         text: What it means.
         role: ``syn``, ``answer``, ``fin``, ``stamp`` …
         lane_from, lane_to: Who sent it to whom there: ``client``, ``lb``, ``server``; empty if not known.
+        file: Base name of the file that the frame number counts in, where the capture has several.
     """
 
     capture: str
@@ -35,6 +36,7 @@ class Step:
     role: str
     lane_from: str = ""
     lane_to: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,11 +110,17 @@ class Teller:
                 if FIRST_TRIES < number < len(rows):
                     continue
                 lanes = self._lanes(vantage, int(path["leg"]))
-                steps.append(self._step(vantage, row["frame"], row["time"], _syn_text(row, number, len(rows)), lanes))
+                steps.append(
+                    self._step(
+                        vantage, row["frame"], row["time"], _syn_text(row, number, len(rows)), lanes, file=row["file"]
+                    )
+                )
                 if row["answer"] != ANSWER_NONE and row["answer_time"] != NO_TIME:
                     text = _ANSWER_WORDS[ANSWERS[int(row["answer"])]]
                     back = (lanes[1], lanes[0])
-                    steps.append(self._step(vantage, row["answer_frame"], row["answer_time"], text, back, "answer"))
+                    steps.append(
+                        self._step(vantage, row["answer_frame"], row["answer_time"], text, back, "answer", row["file"])
+                    )
             steps += self._given_up(vantage, rows, paths)
         return steps
 
@@ -159,9 +166,17 @@ class Teller:
         return "client", "server"
 
     def _step(
-        self, vantage: Vantage, frame: Any, time: Any, text: str, lanes: tuple[str, str], role: str = "syn"
+        self,
+        vantage: Vantage,
+        frame: Any,
+        time: Any,
+        text: str,
+        lanes: tuple[str, str],
+        role: str = "syn",
+        file: Any = 0,
     ) -> Step:
-        return Step(vantage.name, int(frame), self.clock.time(vantage.name, int(time)), text, role, *lanes)
+        when, where = self.clock.time(vantage.name, int(time)), _file_name(vantage, int(file), int(time))
+        return Step(vantage.name, int(frame), when, text, role, *lanes, where)
 
     def _given_up(self, vantage: Vantage, rows: Records, paths: Records) -> list[Step]:
         """A RST from the originator of the unanswered attempt: it gave the handshake up."""
@@ -176,7 +191,7 @@ class Teller:
             refuses = first["answer"] == ANSWER_ACK and after < 1
             why = "it never asked for that ACK" if refuses else f"it gives up {after:.3g} s after its SYN"
             text = f"RST from who sent the SYN: {why}"
-            steps.append(self._step(vantage, own["rst_frame"], own["rst_time"], text, lanes, "rst"))
+            steps.append(self._step(vantage, own["rst_frame"], own["rst_time"], text, lanes, "rst", own["file"]))
         return steps
 
     def _closing(self, vantage: Vantage, verdict: Any) -> list[Step]:
@@ -192,11 +207,13 @@ class Teller:
                 fin = f"the server closes its connection with {who}: FIN"
                 lanes = ("server", near)
                 steps.append(
-                    self._step(vantage, closing["fin_resp_frame"], closing["fin_resp_time"], fin, lanes, "fin")
+                    self._step(
+                        vantage, closing["fin_resp_frame"], closing["fin_resp_time"], fin, lanes, "fin", closing["file"]
+                    )
                 )
             kind = "FIN" if int(closing["fin_orig_frame"]) == frame else "ACK"
             text = f"{kind} of {who}: {text}"
-        return [*steps, self._step(vantage, frame, time, text, (near, "server"), "stamp")]
+        return [*steps, self._step(vantage, frame, time, text, (near, "server"), "stamp", verdict["peer_stamp_file"])]
 
 
 def tell(vantages: Sequence[Vantage], joined: Joined, word: str) -> Story | None:
@@ -207,6 +224,19 @@ def tell(vantages: Sequence[Vantage], joined: Joined, word: str) -> Story | None
 def _syn_text(row: Any, number: int, tries: int) -> str:
     text = f"SYN, TSval {int(row['tsval'])}" if row["opts"] & OPT_TS else "SYN without timestamps"
     return text + (f" (try {number} of {tries})" if tries > 1 else "")
+
+
+def _file_name(vantage: Vantage, file: int, time: int) -> str:
+    """Base name of the file that holds a packet; empty where the capture has only one.
+
+    *file* is that of a packet of the same connection; in a rotated capture this one may lie in a later file.
+    """
+    files = vantage.tracked.files
+    if len(files) < 2:
+        return ""
+    order = [file, *range(len(files))]
+    holder = next((i for i in order if files[i].first_time <= time <= files[i].last_time), file)
+    return Path(files[holder].path).name
 
 
 def _connection(vantage: Vantage, conn: int) -> Any:

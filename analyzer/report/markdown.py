@@ -50,7 +50,7 @@ def _finding(finding: Finding) -> Iterator[str]:
 def _story(story: Story) -> Iterator[str]:
     yield from (plain(story.title) + ":", "", "| capture | frame | time (UTC) | packet |", "| --- | ---: | --- | --- |")
     for step in story.steps:
-        yield f"| {plain(step.capture)} | {step.frame} | {clock(step.time)} | {plain(step.text)} |"
+        yield f"| {plain(step.file or step.capture)} | {step.frame} | {clock(step.time)} | {plain(step.text)} |"
     yield ""
     if verdict.comparison(story):
         yield from (plain(verdict.comparison(story)), "")

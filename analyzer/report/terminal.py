@@ -7,12 +7,9 @@ from rich.text import Text
 from analyzer.diagnosis.model import Analysis, Step, Story
 from analyzer.report import verdict
 from analyzer.report.words import CAUSE_TITLES, clock, count, date, duration, printable
-from analyzer.units import NS
 
 WIDE = 110
 MOST_PACKETS = 12
-SAME_PACKET = NS // 20
-"""Sightings of one packet are no further apart on the common clock."""
 ASCII = str.maketrans({"±": "+/-", "µ": "u", "–": "-", "−": "-", "→": "->", "·": ".", "×": "x"})
 
 
@@ -115,7 +112,7 @@ def _story(story: Story, screen: Screen) -> None:
     for steps in shown if screen.wide else _few(packets):
         step = steps[-1]
         style = "red" if step.role == "syn" else "bold" if step.role == "stamp" else ""
-        sightings = [f"{s.capture} {s.frame}" for s in (steps if screen.wide else [step])]
+        sightings = [verdict.sighting(s) for s in (steps if screen.wide else [step])]
         where = ", ".join(sightings) if several else f"frame {step.frame}"
         table.add_row(screen.text(where), clock(step.time), screen.text(step.text, style))
     screen.say((f"For example {story.title}{' (capture, frame)' if several else ''}:", ""))
@@ -130,7 +127,7 @@ def _packets(story: Story) -> list[list[Step]]:
     """Each packet with all its sightings: at the load balancer, at the server."""
     packets: list[list[Step]] = []
     for step in story.steps:
-        twin = next((p for p in packets[-4:] if p[0].text == step.text and step.time - p[0].time < SAME_PACKET), None)
+        twin = next((p for p in packets[-4:] if verdict.same_packet(p[0], step)), None)
         if twin is None:
             packets.append([step])
         else:

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from analyzer.diagnosis.model import Analysis, BlastRadius, CounterRow, Finding, Story, WhatIf
-from analyzer.report.words import clock, span
+from analyzer.diagnosis.model import Analysis, BlastRadius, CounterRow, Finding, Step, Story, WhatIf
+from analyzer.report.words import clock, printable, span
 from analyzer.schema import SEEN_ESTABLISHED, SEEN_SYN, SEEN_SYN_ACK
-from analyzer.units import NO_TIME
+from analyzer.units import NO_TIME, NS
 
 CERTAINTY_MEANS = {
     "certain": "every state that the packets allow gives this verdict, under the kernel and settings named below",
@@ -80,6 +80,27 @@ def comparison(story: Story) -> str:
     way = "behind" if story.delta < 0 else "ahead of"
     numbers = f"TSval {story.tsval} is {abs(story.delta):,} ticks {way} {story.peer_tsval}"
     return f"{numbers}, kept for {span(story.age)} (rule {story.rule})."
+
+
+SAME_PACKET = NS // 20
+"""Sightings of one packet are no further apart on the common clock."""
+LONGEST_NAME = 24
+
+
+def sighting(step: Step) -> str:
+    """Where a packet is found: the capture, or its file where it has several, and the frame."""
+    name = printable(step.file or step.capture)
+    return f"{name if len(name) <= LONGEST_NAME else '…' + name[1 - LONGEST_NAME :]} {step.frame}"
+
+
+def meaning(step: Step) -> str:
+    """What a packet is; each capture counts the tries that it saw itself."""
+    return step.text.partition(" (try ")[0]
+
+
+def same_packet(one: Step, other: Step) -> bool:
+    """Whether two steps are sightings of one packet on its way."""
+    return meaning(one) == meaning(other) and abs(one.time - other.time) < SAME_PACKET
 
 
 def doubt(finding: Finding) -> str:

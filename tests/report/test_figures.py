@@ -29,7 +29,7 @@ def test_titles_are_findings_with_numbers(pictures):
     assert "repeated after 1.0 s, 3.0 s, 7.0 s" in pictures["retries"].title
     assert "30 of 400 clients are hit" in pictures["who-is-hit"].title
     assert "1 of 2 counters rose otherwise than predicted, most ListenDrops: +44" in pictures["counters"].title
-    assert "lb is 0.250000 s ± 35 µs behind that of server, drift +50.0 ± 0.4 ppm" in pictures["clock-offset"].title
+    assert "lb is 0.250000 s ± 35 µs behind that of server, drift +50.00 ± 0.40 ppm" in pictures["clock-offset"].title
     assert "of the same four numbers came within 60 s" in pictures["reuse"].title
     assert "came within 60 s of the close" in pictures["closing"].title
 
@@ -77,7 +77,7 @@ def test_three_lanes_and_one_arrow_for_a_packet_seen_twice(behind_lb):
         "load balancer",
         "server",
     ]
-    assert any(w.count("frame") == 2 and "server" in w and "lb" in w for w in words)
+    assert any("server1 " in w and "lb_server.pcap.zst " in w for w in words)
 
 
 def test_a_rejected_syn_is_marked_inside_the_region(recycled):

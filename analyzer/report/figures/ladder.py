@@ -7,6 +7,7 @@ from typing import Any
 from analyzer.diagnosis.model import Step, Story
 from analyzer.report.figures.data import View
 from analyzer.report.figures.style import ACCEPTED, INK, REJECTED, TITLE_CHARS, Picture, new_figure
+from analyzer.report.verdict import SAME_PACKET, meaning, sighting
 from analyzer.report.words import clock, span
 from analyzer.units import NS
 
@@ -20,8 +21,6 @@ MOST_ROWS = 18
 LAST_ROWS = 4
 TEXT_CHARS = 46
 GAP = NS
-SAME_PACKET = NS // 20
-"""The same packet in two captures: no further apart than this on the common clock."""
 INCHES = 0.3
 
 
@@ -93,7 +92,7 @@ def _rows(steps: tuple[Step, ...], lanes: dict[str, float]) -> list[_Row]:
     """Steps in order; the same packet of two captures becomes one row."""
     rows: list[_Row] = []
     for step in steps:
-        where = f"{step.capture} frame {step.frame}"
+        where = sighting(step)
         twin = next((i for i, row in enumerate(rows[-6:]) if _same(row, step)), None)
         if twin is not None:
             at = len(rows[:-6]) + twin
@@ -106,7 +105,7 @@ def _rows(steps: tuple[Step, ...], lanes: dict[str, float]) -> list[_Row]:
 
 def _same(row: _Row, step: Step) -> bool:
     known = row.step
-    alike = (known.lane_from, known.lane_to, known.text) == (step.lane_from, step.lane_to, step.text)
+    alike = (known.lane_from, known.lane_to, meaning(known)) == (step.lane_from, step.lane_to, meaning(step))
     return alike and known.capture != step.capture and abs(known.time - step.time) < SAME_PACKET
 
 

@@ -37,12 +37,16 @@ def draw(view: View) -> Picture | None:
 def sentence(offset: ClockOffset) -> str:
     """The offset with its bound and drift."""
     best = longest(offset)
-    way = "ahead of" if best.seconds >= 0 else "behind"
     bound = f" ± {span(best.half_width)}" if np.isfinite(best.half_width) else ""
-    text = f"The clock of {offset.second} is {abs(best.seconds):.6f} s{bound} {way} that of {offset.first}"
+    if abs(best.seconds) <= best.half_width < np.inf:
+        text = f"The clocks of {offset.second} and {offset.first} agree within {span(best.half_width)}"
+    else:
+        way = "ahead of" if best.seconds >= 0 else "behind"
+        text = f"The clock of {offset.second} is {abs(best.seconds):.6f} s{bound} {way} that of {offset.first}"
     if np.isfinite(best.drift_ppm) and np.isfinite(best.drift_bound):
-        text += f", drift {best.drift_ppm:+.1f} ± {best.drift_bound:.1f} ppm"
-    return text + (f"; it steps {len(offset.segments) - 1} times" if len(offset.segments) > 1 else "")
+        text += f", drift {best.drift_ppm:+.2f} ± {best.drift_bound:.2f} ppm"
+    steps = len(offset.segments) - 1
+    return text + (f"; it steps {'once' if steps == 1 else f'{steps} times'}" if steps else "")
 
 
 def _panel(axes: Any, view: View, offset: ClockOffset) -> str:
@@ -87,5 +91,5 @@ def _limits(axes: Any, offset: ClockOffset) -> None:
     widths = [s.half_width * 1e6 for s in offset.segments if np.isfinite(s.half_width)]
     low, high = axes.get_ylim()
     if widths:
-        room = max(8 * max(widths), 20.0)
+        room = max(8 * max(widths), 5.0)
         axes.set_ylim(max(low, -room), min(high, room))
