@@ -60,6 +60,7 @@ def analysed(
 
     from analyzer.cli.analyze import parse_settings
     from analyzer.cli.progress import reading
+    from analyzer.cli.stdin import call_by_name
     from analyzer.pipeline import AnalyzeOptions, analyze
 
     typed = known.pop("sysctls", None) or []
@@ -68,6 +69,7 @@ def analysed(
     )
     with reading() as progress:
         analysis = analyze(options, progress)
+    call_by_name(analysis)
     for problem in analysis.problems:
         print(f"synquest: warning: {problem}", file=sys.stderr)
     return analysis
