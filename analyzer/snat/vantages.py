@@ -151,9 +151,10 @@ def _sorted_out(looks: list[Look], servers: list[Look]) -> tuple[list[Look], lis
             front.append(look)
         else:
             (rest if look.side == "client" else back).append(look)
-    reached = frozenset[str]().union(*(look.responders for look in (*back, *servers)))
-    front += [look for look in rest if look.responders & reached]  # far from servers that we have: the balancer's
-    return front, back, [look for look in rest if not look.responders & reached]
+    ours = [*back, *servers]
+    later = [look for look in rest if any(_rotated(look, other) for other in ours)]
+    far = [look for look in rest if look not in later and any(look.responders & other.responders for other in ours)]
+    return front + far, back + later, [look for look in rest if look not in later and look not in far]
 
 
 def _share(a: Look, b: Look) -> bool:
