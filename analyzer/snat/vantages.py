@@ -45,6 +45,7 @@ class Look:
         responders: Addresses that SYNs go to.
         originators: Addresses that they come from.
         isns: Initial sequence numbers; address translation leaves them alone.
+        syns: (ISN, TSval): repeats of a SYN have another TSval.
         delay: Median time from a SYN to its SYN-ACK, ns: the nearer to the server, the shorter.
         first, last: Times of the first and the last packet looked at, ns.
     """
@@ -54,6 +55,7 @@ class Look:
     responders: frozenset[str]
     originators: frozenset[str]
     isns: frozenset[int] = field(repr=False)
+    syns: frozenset[tuple[int, int]] = field(repr=False)
     delay: int
     first: int
     last: int
@@ -77,6 +79,7 @@ def look_at(path: str) -> Look:
         frozenset(names[h] for h in np.unique(rows["resp"])),
         frozenset(names[h] for h in np.unique(rows["orig"])),
         frozenset(rows["isn"].tolist()),
+        frozenset(zip(rows["isn"].tolist(), rows["tsval"].tolist(), strict=True)),
         int(np.median(delays)) if len(delays) else 0,
         tracked.first_time,
         tracked.last_time,
@@ -157,15 +160,15 @@ def _sorted_out(looks: list[Look], servers: list[Look]) -> tuple[list[Look], lis
     return front + far, back + later, [look for look in rest if look not in later and look not in far]
 
 
-def _share(a: Look, b: Look) -> bool:
-    """Whether both saw the same SYNs."""
-    shared = len(a.isns & b.isns)
-    return shared > 2 and shared >= SHARED * min(len(a.isns), len(b.isns))
+def _share(a: frozenset[Any], b: frozenset[Any]) -> bool:
+    """Whether two files' SYNs are in good part the same ones."""
+    shared = len(a & b)
+    return shared > 2 and shared >= SHARED * min(len(a), len(b))
 
 
 def _translates(a: Look, b: Look) -> bool:
     """Whether *a* is the clients' side of an address translation that *b* is behind: more senders, fewer targets."""
-    if not _share(a, b) or a.responders & b.responders:
+    if a.responders & b.responders or not _share(a.isns, b.isns):
         return False
     if len(a.originators) != len(b.originators):
         return len(a.originators) > len(b.originators)
@@ -174,7 +177,7 @@ def _translates(a: Look, b: Look) -> bool:
 
 def _upstream(a: Look, b: Look) -> bool:
     """Whether both saw the same packets and *a* farther from the server: it is the load balancer's server side."""
-    if not _share(a, b) or not a.responders & b.responders:
+    if not a.responders & b.responders or not _share(a.syns, b.syns):
         return False
     return a.responders > b.responders or (a.responders == b.responders and a.delay > b.delay)
 
