@@ -23,6 +23,8 @@ MOST_STEPS = 5
 """So often a clock may step under SYNs that nothing but their time tells apart."""
 FORWARDED = 100 * MS
 """A load balancer that only rewrites forwards a SYN within this time."""
+MOSTLY = 3
+"""So many times as often first as second is a direction."""
 FEW = 4
 """Pairs that prove no habit."""
 ON_THE_WAY = 500 * MS
@@ -92,33 +94,41 @@ def pair(points: Points, seen: Sequence[Seen]) -> Links:
 
 
 def _legs(rows: Records, links: Links, mine: Array) -> None:
-    """Which services are virtual: their SYNs appear again, later, towards another service."""
-    order = mine[np.lexsort((rows["time"][mine], rows["four"][mine], rows["isn"][mine]))]
-    once = order[_changes(rows["isn"][order], rows["four"][order])]
+    """Which services are virtual: their SYNs appear again, later, towards another service.
+
+    A client's own retry may show the same ISN towards another service too, behind a load balancer that gives
+    it to another member; so the surest sort of repetition that there is decides, and only if it has one direction.
+    """
     services, codes = np.unique(rows["service"][mine], return_inverse=True)
-    place = np.searchsorted(services, rows["service"][once])
-    ids = group_ids(rows["isn"][once].astype(np.int64), place)
-    count = np.bincount(ids)
-    since = rows["time"][once] - rows["time"][once[:1]].sum()
-    began = np.bincount(ids, weights=since) / np.maximum(count, 1)
-    first = np.unique(ids, return_index=True)[1]
-    first = first[np.lexsort((began, rows["isn"][once][first]))]
-    opens = _changes(rows["isn"][once][first])
-    leads = opens & np.r_[~opens[1:], False]
-    ahead = np.bincount(place[first[leads]], minlength=len(services))
-    behind = np.bincount(place[first[~opens]], minlength=len(services))
-    role = np.where(ahead > behind, FRONT, np.where(behind > ahead, BACK, OTHER)).astype(np.int8)
-    role[np.maximum(ahead, behind) <= _by_chance(len(once))] = OTHER
+    one = np.flatnonzero(links.copy_of[mine] == mine)
+    little = _by_chance(len(one))
+    role = np.full(len(services), OTHER, np.int8)
+    for columns, soon in ((SAME_PACKET, HELD), (SAME_STAMP, LATE), (("isn",), LATE), (SAME_STAMP, HELD)):
+        ahead, behind = _votes(rows, mine[one], codes[one], columns, soon)
+        role[(ahead > little) & (ahead > MOSTLY * behind)] = FRONT
+        role[(behind > little) & (behind > MOSTLY * ahead)] = BACK
+        if (role == FRONT).any() and (role == BACK).any():
+            break
+        role[:] = OTHER
+    else:
+        return
+    at_servers = np.unique(rows["service"][links.role == SERVER])
+    role[(role == FRONT) & np.isin(services, at_servers)] = OTHER
     links.role[mine] = role[codes]
     name_by_place(rows, links, mine)
 
 
-def _changes(*columns: Array) -> Array:
-    """Where a row differs from the one before it; the first always does."""
-    new = np.ones(len(columns[0]), np.bool_)
-    if len(new):
-        new[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
-    return new
+def _votes(rows: Records, mine: Array, codes: Array, columns: tuple[str, ...], soon: int) -> tuple[Array, Array]:
+    """How often each service comes first and second, within *soon*, among SYNs with equal *columns*."""
+    named = rows["ipid"][mine] > 0 if "ipid" in columns else np.ones(len(mine), np.bool_)
+    mine, codes = mine[named], codes[named]
+    size = int(codes.max(initial=-1)) + 1
+    keys = group_ids(*(rows[name][mine] for name in columns))
+    order = np.lexsort((rows["time"][mine], keys))
+    one, two = order[:-1], order[1:]
+    again = (keys[one] == keys[two]) & (codes[one] != codes[two])
+    again &= rows["time"][mine[two]] - rows["time"][mine[one]] <= soon
+    return np.bincount(codes[one[again]], minlength=size), np.bincount(codes[two[again]], minlength=size)
 
 
 def _by_chance(count: int) -> float:
@@ -146,14 +156,14 @@ def _direct(rows: Records, links: Links, mine: Array) -> None:
     second, first = second[moved], first[moved]
     if not len(second):
         return
-    places = np.unique(rows["place"][first]), np.unique(rows["place"][second])
-    ahead = ~np.isin(places[0], places[1])
-    good = np.isin(rows["place"][first], places[0][ahead])
+    was, now = rows["place"][first] & WAY, rows["place"][second] & WAY
+    good = (now >> 8 > was >> 8) | ((now >> 8 == was >> 8) & (now < was))  # into a tunnel, or a TTL less
     second, first = second[good], first[good]
     links.role[second] = BACK
     links.copy_of[second] = second
-    fronts = mine[np.isin(rows["place"][mine], np.unique(rows["place"][first])) & (links.role[mine] == OTHER)]
-    links.role[fronts] = FRONT
+    taps, services = np.unique(rows["place"][first] >> 9), np.unique(rows["service"][first])
+    same = np.isin(rows["place"][mine] >> 9, taps) & np.isin(rows["service"][mine], services)
+    links.role[mine[same & (links.role[mine] == OTHER)]] = FRONT
     links.join(first, second, EXACT)
     links.direct[second] = links.direct[first] = True
 

@@ -43,6 +43,17 @@ def test_a_retry_on_another_port_is_another_flow_of_the_same_client(tmp_path):
     assert {int(f["client_conn"]) for f in joined.flows} == {0}
 
 
+def test_retries_that_move_between_members_are_no_client_side(tmp_path):
+    estate = Estate()
+    for n in range(12):
+        estate.syn(n, "10.1.0.5", 40000 + n, 2000 + n, isn=111 * n, tsval=900, ipid=2 * n + 1)
+        estate.syn(n + 0.01, "10.1.0.5", 40000 + n, 3000 + n, isn=111 * n, tsval=910, ipid=2 * n + 2)
+        estate.server_side[-1] = replace(estate.server_side[-1], dst="10.30.0.12")
+    joined, _ = joined_of(estate, tmp_path, lb="server", server=False)
+    assert len(joined.flows) == 0
+    assert len(joined_of(estate, tmp_path, server=False)[0].flows) == 24
+
+
 def test_a_syn_that_was_not_forwarded_has_no_flow(tmp_path):
     estate = Estate()
     estate.syn(1.0, "10.1.0.5", 40000, None, isn=5)
@@ -63,19 +74,19 @@ def test_stripped_or_shifted_stamps_leave_the_isn_as_strong_proof(tmp_path, tsva
 
 def test_equal_syns_pair_in_their_order_even_a_millisecond_apart(tmp_path):
     estate = Estate()
-    for n in range(6):
-        estate.syn(0.0005 * n, f"10.1.0.{n + 1}", 40000, 2000 + n, isn=42, tsval=900)
+    for n in range(40):
+        estate.syn(0.0005 * n, f"10.1.0.{n + 1}", 40000, 2000 + n, isn=42 if n < 6 else 500 + n, tsval=900)
     joined, _ = joined_of(estate, tmp_path)
-    assert {(four(f)[0], four(f)[5]) for f in joined.flows} == {(f"10.1.0.{n + 1}", 2000 + n) for n in range(6)}
+    assert {(four(f)[0], four(f)[5]) for f in joined.flows} == {(f"10.1.0.{n + 1}", 2000 + n) for n in range(40)}
 
 
 def test_the_servers_leg_stamped_too_early_by_another_tap_still_pairs(tmp_path):
     estate = Estate()
-    for n in range(3):
+    for n in range(8):
         estate.syn(n, f"10.1.0.{n + 1}", 40000, 2000 + n, isn=111 + n, tsval=900)
     estate.server_side[1] = replace(estate.server_side[1], time=0.999)
     joined, _ = joined_of(estate, tmp_path)
-    assert {(four(f)[0], four(f)[5]) for f in joined.flows} == {(f"10.1.0.{n + 1}", 2000 + n) for n in range(3)}
+    assert {(four(f)[0], four(f)[5]) for f in joined.flows} == {(f"10.1.0.{n + 1}", 2000 + n) for n in range(8)}
 
 
 def test_the_client_side_alone_pairs_with_the_servers_capture(tmp_path):
