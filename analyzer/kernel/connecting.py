@@ -19,7 +19,7 @@ QUICK_RETRY_TICKS = 2
 
 
 def connect(server: "Server", event: Connect, out: Decision) -> None:
-    """The application's connect(): the first SYN."""
+    """The application opens a connection: the first SYN."""
     opening = Opening(event.key, server.initial_seq(event.key, event.time), event.time)
     opening.ipid = opening.start & 0xFFFF
     server.table[event.key] = opening
@@ -38,7 +38,7 @@ def _send(server: "Server", opening: Opening, now: int, out: Decision) -> None:
         )
     )  # fmt: skip
     waits = machine.syn_timeouts
-    opening.due = now + waits[min(opening.tries, len(waits) - 1)]
+    opening.due = server.bucket_clock.timer(now, waits[min(opening.tries, len(waits) - 1)])
     opening.tries += 1
     server.arm(opening.key, opening.due)
 

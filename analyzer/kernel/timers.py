@@ -43,8 +43,12 @@ class BucketClock:
             if self._base is None:
                 self._base = now
             return self._base + wanted * self._slot
-        grain = self._tick * (wheel_grain(life // self._tick) if self._kind == "wheel" else 1)
-        return -(-(now + life) // grain) * grain
+        return self.timer(now, life)
+
+    def timer(self, now: int, wait: int) -> int:
+        """When a plain timer set now for *wait* ns fires: at the next tick, or as late as the wheel rounds."""
+        grain = self._tick * (wheel_grain(wait // self._tick) if self._kind == "wheel" else 1)
+        return -(-(now + wait) // grain) * grain
 
     def ended(self, life: int, fired: int | None) -> None:
         """A bucket armed for *life* is gone: its timer fired at *fired*, or something else took it."""
