@@ -43,8 +43,10 @@ def diagnose(
     account = Account()
     listeners: list[Listener] = []
     causes = np.zeros(int(journeys.starts[-1]), CAUSE.dtype)
-    for index, vantage in enumerate(vantages):
-        gatherer = Gatherer(index, vantages, joined, known or Known())
+    gatherers = [Gatherer(index, vantages, joined, known or Known()) for index in range(len(vantages))]
+    lb_hears_acks = all(g.tries.hears_acks for g in gatherers if g.vantage.side == "lb")
+    for index, (vantage, gatherer) in enumerate(zip(vantages, gatherers, strict=True)):
+        gatherer.lb_hears_acks = lb_hears_acks
         if vantage.side == vantages[0].side:
             listeners += gatherer.strain.listeners
         start, decides = int(journeys.starts[index]), journeys.decides(index)

@@ -10,6 +10,7 @@ import numpy as np
 from analyzer.diagnosis.coverage import CLIENT_LEG, LB_SERVER_LEG
 from analyzer.kernel.rules import RULE_NAMES
 from analyzer.schema import (
+    ANSWER_ACK,
     ANSWER_NONE,
     ANSWER_SYN_ACK,
     CERTAINTIES,
@@ -60,6 +61,7 @@ class Facts:
         deaf: Packets of responders were not captured, though connections went on.
         direct: The answer does not come back through the load balancer.
         hears_acks: Whether the capture shows bare ACKs at all.
+        lb_hears_acks: The same of the load balancer's capture.
         counters: Deltas of the host's counters by name, where they were given.
     """
 
@@ -88,6 +90,7 @@ class Facts:
     slow: bool = False
     deaf: bool = False
     hears_acks: bool = True
+    lb_hears_acks: bool = True
     counters: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -148,7 +151,12 @@ class Facts:
         repeat = (self.answer == ANSWER_SYN_ACK) & ~self.last_try & (at_lb - self.delay > TIMEOUT)
         repeat &= self.paths["time_answer_lb"] != NO_TIME
         seen = (self.paths["time_lb_server"] != NO_TIME) & ((self.paths["answer_lb"] == ANSWER_NONE) | repeat)
-        return seen & self.at_server & (self.answer != ANSWER_NONE) & ~self.direct & ~self.arrived
+        return seen & self.at_server & self._passes & ~self.direct & ~self.arrived
+
+    @cached_property
+    def _passes(self) -> Array:
+        """There is an answer that the load balancer's capture would show."""
+        return (self.answer != ANSWER_NONE) & ((self.answer != ANSWER_ACK) | self.lb_hears_acks)
 
     @cached_property
     def missing_at_client(self) -> Array:
@@ -156,7 +164,7 @@ class Facts:
         lb = np.where(self.at_lb_server, self.answer, self.paths["answer_lb"])
         had = (lb != ANSWER_NONE) & (lb != NOT_THERE)
         seen = (self.paths["time_lb_client"] != NO_TIME) & (self.paths["answer_client"] == ANSWER_NONE)
-        return had & seen & ~self.direct & ~self.arrived
+        return had & seen & self._passes & ~self.direct & ~self.arrived
 
     # ---- what the kernel model says --------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from analyzer.schema import (
     SEEN_ESTABLISHED,
     SEEN_FIN_ORIG,
     SEEN_FIN_RESP,
+    SEEN_SYN_ACK,
     SYN_ROW,
     VERDICTS,
 )
@@ -43,6 +44,8 @@ SLOW = 3 * NS // 10
 """Median delay of answers above which a repeated SYN says nothing of a loss."""
 ERROR_BEFORE, ERROR_AFTER = 10 * NS, 2 * NS
 """Rejected SYNs this long after or before an ICMP error may fall under its rate limit."""
+MOST_FAILED = 16
+"""Failed attempts on the same four numbers that are looked past."""
 _BOTH_FINS = SEEN_FIN_ORIG | SEEN_FIN_RESP
 _QUEUE_RULES = [RULE_NAMES.index(r) for r in ("listener", "accept_queue_full", "syn_queue_full", "last_quarter")]
 _DROP = VERDICTS.index("drop")
@@ -80,6 +83,7 @@ class Gatherer:
         tracked = self.vantage.tracked
         self.paths = joined.path(self.vantage.name, len(tracked.syns))
         self.tries = tries.Tries.of(tracked)
+        self.lb_hears_acks = True
         self._refused_acks = self._refused(tracked)
         self._deaf = self.tries.one_sided and bool(tries.went_on(self.tries.conns).any())
         self.counters = known.counters.get(self.vantage.name, {})
@@ -145,6 +149,7 @@ class Gatherer:
             deaf=self._deaf,
             direct=is_direct(paths, self._joined.flows),
             hears_acks=self.tries.hears_acks,
+            lb_hears_acks=self.lb_hears_acks,
             counters=self.counters,
         )
 
@@ -167,7 +172,7 @@ class Gatherer:
         where = np.flatnonzero(odd)
         if not len(where):
             return hit_open, hit_closed
-        previous = conns["previous"][where]
+        previous = self._last_use(conns["previous"][where])
         for chunk in self.vantage.tracked.connections.chunks():
             order = np.argsort(chunk["conn"])
             ids = chunk["conn"][order]
@@ -177,6 +182,17 @@ class Gatherer:
             hit_closed[where[found & closed]] = True
             hit_open[where[found & ~closed]] = True
         return hit_open, hit_closed
+
+    def _last_use(self, previous: Array) -> Array:
+        """The incarnation before that was answered: attempts that failed left nothing behind."""
+        for _ in range(MOST_FAILED):
+            at, there = self.tries.connection(previous)
+            failed = there & ((self.tries.conns["seen"][at] & SEEN_SYN_ACK) == 0)
+            failed &= self.tries.conns["previous"][at] >= 0
+            if not failed.any():
+                break
+            previous = np.where(failed, self.tries.conns["previous"][at], previous)
+        return previous
 
     def _strain(self, cookies: bool) -> Strain:
         """Listeners whose silence follows the load of their queues."""
