@@ -1,6 +1,6 @@
 """What packets tell of the server's kernel, besides the verdicts: its timestamp clock and its habits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -113,91 +113,111 @@ def _close(offset: Any, hz: int) -> bool:
     return bool(np.mean(near) >= MOST_READINGS)
 
 
+@dataclass
+class _Tally:
+    """SYNs by what their rule foretold and what came back."""
+
+    behind_silent: int = 0
+    ahead_taken: int = 0
+    behind_taken: int = 0
+    held_back: int = 0
+    not_held_back: int = 0
+    live_silent: int = 0
+    acked: list[tuple[int, int]] = field(default_factory=list)  # (frame of the bare ACK, timestamp held)
+
+    def add(self, syns: Records, verdicts: Records) -> None:
+        """Count SYN_ROW records with their VERDICT records."""
+        answer, delta = syns["answer"], verdicts["tsval_delta"]
+        told = (verdicts["compared"] == 1) & (verdicts["stamp_age"] < 60 * NS) & np.isin(verdicts["rule"], _MEMORY)
+        behind = told & (delta < -1)
+        self.behind_silent += int(np.count_nonzero(behind & (answer == ANSWER_NONE)))
+        self.behind_taken += int(np.count_nonzero(behind & (answer == ANSWER_SYN_ACK)))
+        self.ahead_taken += int(np.count_nonzero(told & ~behind & (answer == ANSWER_SYN_ACK)))
+        limited = np.isin(verdicts["rule"], _LIMITED)
+        self.held_back += int(np.count_nonzero(limited & (answer == ANSWER_NONE)))
+        self.not_held_back += int(np.count_nonzero(limited & (answer == ANSWER_ACK)))
+        self.live_silent += int(np.count_nonzero((verdicts["rule"] == _SILENT) & (answer == ANSWER_NONE)))
+        acked = (answer == ANSWER_ACK) & (verdicts["compared"] == 1)
+        room = MOST_CONNECTIONS - len(self.acked)
+        held = zip(syns["answer_frame"][acked].tolist(), verdicts["peer_tsval"][acked].tolist(), strict=True)
+        self.acked.extend(list(held)[:room])
+
+
 def evidence(tracked: Tracked, replayed: Replayed) -> tuple[str, ...]:
     """What speaks for the kernel and settings of a replay, one sentence each."""
-    syns, verdicts = tracked.syns.to_array(), replayed.verdicts.to_array()
-    syns = syns[: len(verdicts)]
+    tally = _Tally()
+    for syns, verdicts in zip(tracked.syns.chunks(), replayed.verdicts.chunks(), strict=False):
+        tally.add(syns[: len(verdicts)], verdicts)
     said = (
-        _dichotomy(syns, verdicts),
+        _memory_and_live(tally),
         _taken_over(tracked),
-        _echoes(tracked, syns, verdicts),
-        _held_back(syns, verdicts),
-        _silent_on_live(syns, verdicts),
+        _echoes(tracked, dict(tally.acked)),
         _clock(server_clock(tracked)),
     )
-    return tuple(text for text in said if text)
+    return tuple(text for texts in said for text in texts if text)
 
 
-def _dichotomy(syns: Records, verdicts: Records) -> str:
-    """SYNs of the same addresses, told apart by their timestamps alone."""
-    told = (verdicts["compared"] == 1) & (verdicts["stamp_age"] < 60 * NS) & (verdicts["tsval_delta"] != 0)
-    behind, ahead = told & (verdicts["tsval_delta"] < -1), told & (verdicts["tsval_delta"] >= -1)
-    memory = np.isin(verdicts["rule"], _MEMORY)
-    silent = int(np.count_nonzero(behind & memory & (syns["answer"] == ANSWER_NONE)))
-    passed = int(np.count_nonzero(ahead & memory & (syns["answer"] == ANSWER_SYN_ACK)))
-    odd = int(np.count_nonzero(behind & memory & (syns["answer"] == ANSWER_SYN_ACK)))
-    if silent < 2 or passed < 2 or odd * 10 > silent:
-        return ""
-    return (
-        f"{silent:,} SYNs more than one tick behind the timestamp last remembered for their address got no answer, "
-        f"{passed:,} at or ahead of it were answered ({odd:,} exceptions): tcp_tw_recycle."
-    )
+def _memory_and_live(t: _Tally) -> tuple[str, ...]:
+    """The memory's dichotomy, the rate limit of bare ACKs, and silence on open connections."""
+    dichotomy = limit = silent = ""
+    if t.behind_silent > 1 and t.ahead_taken > 1 and t.behind_taken * 10 <= t.behind_silent:
+        dichotomy = (
+            f"{t.behind_silent:,} SYNs more than one tick behind the timestamp remembered for their address got no "
+            f"answer, {t.ahead_taken:,} at or ahead of it were taken ({t.behind_taken:,} exceptions): tcp_tw_recycle."
+        )
+    if t.held_back > t.not_held_back:
+        limit = (
+            f"{t.held_back:,} SYNs within 500 ms of a bare ACK got none ({t.not_held_back:,} did): the ACK rate limit "
+            "of 4.0 and el7.3."
+        )
+    if t.live_silent:
+        silent = f"{t.live_silent:,} SYNs on open connections got no answer: 3.8 to 3.16."
+    return dichotomy, limit, silent
 
 
-def _taken_over(tracked: Tracked) -> str:
+def _taken_over(tracked: Tracked) -> tuple[str, ...]:
     """Server ISNs that continue the connection before: a SYN accepted by its TIME-WAIT."""
+    parts = []
+    for rows in tracked.connections.chunks():
+        reused = (rows["previous"] >= 0) & ((rows["seen"] & SEEN_SYN_ACK) > 0)
+        parts.append(rows[["previous", "isn_resp"]][reused])
+    if not parts:
+        return ()
+    pairs: Records = np.concatenate(parts)[:MOST_CONNECTIONS]
     ends: dict[int, int] = {}
     for rows in tracked.events.chunks():
-        fins = rows[(rows["resp"] == 1) & ((rows["flags"] & FIN) > 0)]
+        fins = rows[(rows["resp"] == 1) & ((rows["flags"] & FIN) > 0) & np.isin(rows["conn"], pairs["previous"])]
         end = (fins["seq"].astype(np.int64) + fins["length"] + 1) & 0xFFFFFFFF
         ends.update(zip(fins["conn"].tolist(), end.tolist(), strict=True))
-    count = 0
-    for rows in tracked.connections.chunks():
-        reused = rows[(rows["previous"] >= 0) & ((rows["seen"] & SEEN_SYN_ACK) > 0)]
-        for previous, isn in reused[["previous", "isn_resp"]].tolist():
-            count += previous in ends and (isn - ends[previous]) & 0xFFFFFFFF == ISN_STEP
-    return f"{count:,} connections began at the old one's last number + 65537, out of TIME-WAIT." if count else ""
+    count = sum((isn - ends.get(old, isn)) & 0xFFFFFFFF == ISN_STEP for old, isn in pairs.tolist())
+    return (f"{count:,} connections began at the old one's last number + 65537, out of TIME-WAIT.",) if count else ()
 
 
-def _echoes(tracked: Tracked, syns: Records, verdicts: Records) -> str:
+def _echoes(tracked: Tracked, held: dict[int, int]) -> tuple[str, ...]:
     """Bare ACKs whose TSecr is the timestamp that the replay holds for the bucket."""
-    asked = (syns["answer"] == ANSWER_ACK) & (verdicts["compared"] == 1)
-    held = dict(zip(syns["answer_frame"][asked].tolist(), verdicts["peer_tsval"][asked].tolist(), strict=True))
     right = wrong = 0
-    for rows in tracked.events.chunks():
-        acks = rows[(rows["resp"] == 1) & ((rows["opts"] & OPT_TS) > 0) & np.isin(rows["frame"], list(held))]
+    frames = np.array(list(held), np.int64)
+    for rows in tracked.events.chunks() if held else ():
+        acks = rows[(rows["resp"] == 1) & ((rows["opts"] & OPT_TS) > 0) & np.isin(rows["frame"], frames)]
         for frame, tsecr in acks[["frame", "tsecr"]].tolist():
             right += held[frame] == tsecr
             wrong += held[frame] != tsecr
     if not right:
-        return ""
-    return f"{right:,} of {right + wrong:,} bare ACKs echo the timestamp that the replay holds for the old connection."
+        return ()
+    return (f"{right:,} of {right + wrong:,} bare ACKs echo the timestamp that the replay holds for the connection.",)
 
 
-def _held_back(syns: Records, verdicts: Records) -> str:
-    """Whether a second bare ACK within half a second is sent."""
-    limited = np.isin(verdicts["rule"], _LIMITED)
-    kept = int(np.count_nonzero(limited & (syns["answer"] == ANSWER_NONE)))
-    sent = int(np.count_nonzero(limited & (syns["answer"] == ANSWER_ACK)))
-    if kept <= sent:
-        return ""
-    return f"{kept:,} SYNs within 500 ms of a bare ACK got none ({sent:,} did): the ACK rate limit of 4.0 and el7.3."
-
-
-def _silent_on_live(syns: Records, verdicts: Records) -> str:
-    """SYNs on open connections that get no answer at all."""
-    silent = int(np.count_nonzero((verdicts["rule"] == _SILENT) & (syns["answer"] == ANSWER_NONE)))
-    return f"{silent:,} SYNs on open connections got no answer: 3.8 to 3.16." if silent else ""
-
-
-def _clock(clock: ServerClock) -> str:
+def _clock(clock: ServerClock) -> tuple[str, ...]:
+    """What the timestamp clock says of the kernel's era."""
     if clock.era == "one":
-        return (
+        text = (
             f"The server shows one timestamp clock of {clock.hz} Hz to {clock.peers:,} addresses: 4.9 or earlier, "
             "or tcp_timestamps=2."
         )
-    if clock.era == "per address":
-        return f"The server shows each of {clock.peers:,} addresses a timestamp offset of its own: 4.10 or later."
-    if clock.era == "per connection":
-        return "The server shows each connection a timestamp offset of its own: 4.10.0, or a kernel of 2026."
-    return ""
+    elif clock.era == "per address":
+        text = f"The server shows each of {clock.peers:,} addresses a timestamp offset of its own: 4.10 or later."
+    elif clock.era == "per connection":
+        text = "The server shows each connection a timestamp offset of its own: 4.10.0, or a kernel of 2026."
+    else:
+        return ()
+    return (text,)
