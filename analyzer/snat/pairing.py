@@ -121,8 +121,8 @@ def _legs(rows: Records, links: Links, mine: Array) -> None:
 def _votes(rows: Records, mine: Array, codes: Array, columns: tuple[str, ...], soon: int) -> tuple[Array, Array]:
     """How often each service comes first and second, within *soon*, among SYNs with equal *columns*."""
     named = rows["ipid"][mine] > 0 if "ipid" in columns else np.ones(len(mine), np.bool_)
-    mine, codes = mine[named], codes[named]
     size = int(codes.max(initial=-1)) + 1
+    mine, codes = mine[named], codes[named]
     keys = group_ids(*(rows[name][mine] for name in columns))
     order = np.lexsort((rows["time"][mine], keys))
     one, two = order[:-1], order[1:]

@@ -11,7 +11,7 @@ from analyzer.connections import track
 from analyzer.schema import FLOW_KINDS, PROOFS
 from analyzer.snat.joining import join
 from analyzer.snat.model import Seen
-from tests.frames import NS, R, pcap
+from tests.frames import NS, A, R, S, Segment, pcap
 from tests.snat.estate import SERVER, SNAT, VIP, Estate, four, joined_of, talk
 
 
@@ -96,6 +96,29 @@ def test_the_client_side_alone_pairs_with_the_servers_capture(tmp_path):
     joined, _ = joined_of(estate, tmp_path, lb="client", server_clock=-3600.0)
     assert {(four(f)[0], four(f)[5]) for f in joined.flows} == {(f"10.1.0.{n + 1}", 2000 + n) for n in range(3)}
     assert set(joined.flows["lb_conn"]) == {-1} and -1 not in joined.flows["server_conn"]
+
+
+def test_a_syn_proxy_keeps_the_isn_and_speaks_later(tmp_path):
+    estate = Estate()
+    for n in range(8):
+        client, isn = f"10.1.0.{n + 1}", 1000 * n
+        estate.syn(n, client, 40000, 2000 + n, isn=isn, tsval=900, tsval_out=900 + n % 2, ipid=2 * n + 1, ipid_out=99)
+        estate.server_side[-1] = replace(estate.server_side[-1], time=n + 0.003)
+        answer = Segment(n + 0.0001, VIP, 80, client, 40000, S | A, 7, ack=isn + 1)
+        estate.client_side += [answer, Segment(n + 0.002, client, 40000, VIP, 80, A, isn + 1, ack=8)]
+    joined, _ = joined_of(estate, tmp_path, server=False)
+    assert {(four(f)[0], four(f)[5]) for f in joined.flows} == {(f"10.1.0.{n + 1}", 2000 + n) for n in range(8)}
+    assert {kind for kind, _ in words(joined)} == {"synproxy"}
+
+
+def test_a_few_named_packets_among_unnamed_ones_do_no_harm(tmp_path):
+    estate = Estate()
+    estate.syn(0, "10.1.0.5", 40000, 2000, isn=1, ipid=5)
+    for n in range(5):
+        estate.syn(1 + n, "10.1.0.6", 40000 + n, 2001 + n, isn=100 + n, tsval=None)
+        estate.client_side.append(Segment(1.5 + n, "10.1.0.6", 50000 + n, "192.0.2.99", 443, S, 9000 + n))
+    joined, _ = joined_of(estate, tmp_path, server=False)
+    assert len(joined.flows) == 6
 
 
 @pytest.mark.parametrize("clock", [0.0, 5000.0])
