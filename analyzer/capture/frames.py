@@ -74,7 +74,7 @@ class FrameReader(FileReader):
         """The rows of the located frames; their places stay until the next walk."""
         count = int(self._state[walk.ROWS])
         self._state[walk.ROWS] = self._state[walk.RARES] = 0
-        return self._rows[:count]
+        return self._identified(self._rows[:count], self._rows[:count])
 
     def _located(self, rows: Any, where: Numbers) -> Iterator[Frame]:
         """Frames of some rows of the block; their bytes are taken before the walk goes on."""

@@ -173,7 +173,9 @@ class FileReader:
 
     def _identified(self, rows: Records, kept: Records, places: Any = None) -> Records:
         """*kept*, after what these packets say of the other side was noted."""
+        links: list[Any] = getattr(self._stream, "links", [])
         if self.identities is None:
+            links.clear()
             return kept
         if places is not None:
             row = places[:, 0]
@@ -181,11 +183,11 @@ class FileReader:
             mine = places[(telling > 0) & np.isin(rows["frame"][row], kept["frame"])]
             if len(mine):
                 self.identities.note(self._buffer, mine, rows)
-        links = getattr(self._stream, "links", None)
         if links:
             known = np.concatenate(links)
             self.identities.note_links(known, kept)
-            links[:] = [known[known["frame"] > rows["frame"][-1]]] if len(rows) else [known]
+            later = known[known["frame"] > rows["frame"][-1]]
+            links[:] = [later] if len(later) else []
         return kept
 
     # ---- what the compiled walk asks for -----------------------------------------------------
