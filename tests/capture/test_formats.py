@@ -224,4 +224,4 @@ def test_reading_from_a_pipe(synquest):
     segments = pcap([(TIMES[0], FRAME)])
     done = synquest("analyze", "--server", "-", stdin=io.BytesIO(segments).getvalue())
     assert done.returncode == 0, done.stderr
-    assert b"1 packets" in done.stdout
+    assert b"1 packet," in done.stdout

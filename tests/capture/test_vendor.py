@@ -120,6 +120,15 @@ def test_second_generation_traces(tmp_path, generation, part):
     assert ids["flow"].tolist() == [16 + i for i in range(len(ids))]
 
 
+def test_long_traces_keep_every_id(tmp_path):
+    frame = segments(1)[0].frame()
+    junk = frame[:12] + b"\x08\x06" + bytes(46)  # ARP: a frame without a row, and with ids of its own
+    records = [record(24, junk if i % 3 else frame, i, i + 1, i + 70000, rx=True) for i in range(30000)]
+    rows, capture = read(put(tmp_path, trace(b"V20", records)))
+    assert rows["frame"].tolist() == list(range(1, 30001, 3))
+    assert capture.identities.to_array()["flow"].tolist() == list(range(1, 30001, 3))
+
+
 def test_a_damaged_page_costs_no_more_than_itself(tmp_path):
     records = [record(23, s.frame(), 1000 * i, 1, 2, rx=True) for i, s in enumerate(segments(300))]
     data = bytearray(trace(b"V20", records))
