@@ -60,9 +60,8 @@ def segment(server: "Server", opening: Opening, seg: Segment, out: Decision) -> 
         if not seg.flags & RST:
             out.replies.append(Reply(opening.key, RST, seg.ack, 0))
             if server.machine.quick_retry and opening.tries == 1:
-                tick = _NS // server.machine.hz
-                grain = max(tick, 4_000_000)
-                opening.due = -(-(seg.time + QUICK_RETRY_TICKS * tick + grain) // grain) * grain
+                wait = QUICK_RETRY_TICKS * _NS // server.machine.hz
+                opening.due = server.bucket_clock.timer(seg.time, wait)
                 server.arm(opening.key, opening.due)
         return
     if seg.flags & RST:
