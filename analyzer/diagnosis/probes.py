@@ -16,12 +16,12 @@ from analyzer.errors import InputError
 from analyzer.units import NO_TIME, NS
 
 LONGEST_LINE = 4096
-MOST_LINES = 5_000_000
+MOST_LINES = 1_000_000
 PAIRED_WITHIN = NS // 100
 """A check and the kernel's decision on the same SYN are no further apart in a log."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ProbeLine:
     """One decision of the kernel, as a probe printed it.
 
@@ -75,7 +75,8 @@ def read_probe_log(lines: Iterable[str]) -> ProbeLog:
     """Sort a log's lines into decisions and the rest.
 
     Args:
-        lines: Text lines; longer ones than ``LONGEST_LINE`` count as ignored.
+        lines: Text lines; longer ones than ``LONGEST_LINE`` count as ignored, those after ``MOST_LINES`` are
+            not read.
     """
     log = ProbeLog()
     watch: dict[str, str] = {}

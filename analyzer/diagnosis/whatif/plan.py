@@ -4,7 +4,7 @@ An attempt keeps what does not hang on the server's answer: when its first SYN c
 clock, how long its client goes on trying.  What follows a handshake is kept as a script of delays.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, namedtuple
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import median
@@ -211,28 +211,24 @@ def _attempts(vantage: Vantage) -> tuple[dict[int, Attempt], list[int]]:
     return found, acked
 
 
+_CONNECTION = (
+    "conn", "seen", "established_time", "syn_ack_time", "first_data_orig", "first_data_resp", "fin_orig_time",
+    "fin_resp_time", "fin_resp_acked", "rst_time", "end", "last_tsval_orig",
+)  # fmt: skip
+_Row = namedtuple("_Row", _CONNECTION)  # type: ignore[misc]
+
+
 def _scripts(vantage: Vantage, attempts: dict[int, Attempt]) -> None:
     """Give every completed handshake what followed it, and every clock its rate where the connection shows it."""
     completed: set[int] = set()
     for chunk in vantage.tracked.connections.chunks():
         rows = chunk[(chunk["seen"] & SEEN_ESTABLISHED > 0) & (chunk["syn_ack_time"] != NO_TIME)]
-        for row in rows:
-            attempt = attempts.get(int(row["conn"]))
-            if attempt is None:
-                continue
-            completed.add(attempt.source)
-            attempt.script = _script(row)
-            if attempt.taken >= 0:
-                asked = attempt.times[attempt.taken]
-                attempt.script.think = max(int(row["established_time"]) - asked, 0)
-            span = int(row["end"]) - attempt.times[0]
-            if attempt.tsvals[0] is not None:
-                attempt.last = (int(row["end"]), int(row["last_tsval_orig"]))
-            if span > LONG_ENOUGH and attempt.tsvals[0] is not None:
-                ticks = d32(int(row["last_tsval_orig"]), attempt.tsvals[0])
-                attempt.ticks = ticks * NS / span if ticks > 0 else 0.0
-            else:
-                attempt.ticks = 0.0
+        for values in zip(*(rows[name].tolist() for name in _CONNECTION), strict=True):
+            row: Any = _Row(*values)
+            attempt = attempts.get(row.conn)
+            if attempt is not None:
+                completed.add(attempt.source)
+                _complete(attempt, row)
     for attempt in attempts.values():
         repeats = len(attempt.times) > 1 or vantage.tracked.last_time - attempt.times[0] < LAST_REPEAT
         honest = repeats and (len(attempt.times) > 1 or attempt.source in completed)
@@ -241,29 +237,43 @@ def _scripts(vantage: Vantage, attempts: dict[int, Attempt]) -> None:
             attempt.ticks = 0.0
 
 
+def _complete(attempt: Attempt, row: Any) -> None:
+    """What followed one handshake, and the rate of its clock (0 where it was too short to show one)."""
+    attempt.script = _script(row)
+    if attempt.taken >= 0:
+        attempt.script.think = max(row.established_time - attempt.times[attempt.taken], 0)
+    attempt.ticks = 0.0
+    first = attempt.tsvals[0]
+    if first is None:
+        return
+    attempt.last = (row.end, row.last_tsval_orig)
+    span = row.end - attempt.times[0]
+    if span > LONG_ENOUGH:
+        attempt.ticks = max(d32(row.last_tsval_orig, first), 0) * NS / span
+
+
 def _script(row: Any) -> Script:
     """The delays of one connection."""
-    start, seen = int(row["established_time"]), int(row["seen"])
+    start = row.established_time
 
-    def after(name: str, bit: int = 0) -> int:
-        time = int(row[name])
-        return NO_DELAY if time == NO_TIME or (bit and not seen & bit) else max(time - start, 0)
+    def after(time: int, bit: int = 0) -> int:
+        return NO_DELAY if time == NO_TIME or (bit and not row.seen & bit) else max(time - start, 0)
 
-    client, server = after("fin_orig_time", SEEN_FIN_ORIG), after("fin_resp_time", SEEN_FIN_RESP)
-    acked = after("fin_resp_acked", SEEN_FIN_RESP_ACKED)
-    served = [int(row[name]) for name in ("first_data_resp", "fin_resp_time") if int(row[name]) != NO_TIME]
-    ends_by_reset = NO_DELAY in (client, server)
+    client, server = after(row.fin_orig_time, SEEN_FIN_ORIG), after(row.fin_resp_time, SEEN_FIN_RESP)
+    acked = after(row.fin_resp_acked, SEEN_FIN_RESP_ACKED)
+    served = [time for time in (row.first_data_resp, row.fin_resp_time) if time != NO_TIME]
+    reset = NO_DELAY in (client, server)
     return Script(
-        think=max(start - int(row["syn_ack_time"]), 0),
-        data=after("first_data_orig"),
-        answer=after("first_data_resp"),
+        think=max(start - row.syn_ack_time, 0),
+        data=after(row.first_data_orig),
+        answer=after(row.first_data_resp),
         server_fin=server,
         client_fin=client,
         fin_acked=max(acked - server, 0) if NO_DELAY not in (acked, server) else NO_DELAY,
         server_first=server != NO_DELAY and (client == NO_DELAY or server <= client),
-        client_rst=after("rst_time", SEEN_RST_ORIG) if ends_by_reset else NO_DELAY,
-        server_rst=after("rst_time", SEEN_RST_RESP) if ends_by_reset and not seen & SEEN_RST_ORIG else NO_DELAY,
-        life=max(int(row["end"]) - start, 0),
+        client_rst=after(row.rst_time, SEEN_RST_ORIG) if reset else NO_DELAY,
+        server_rst=after(row.rst_time, SEEN_RST_RESP) if reset and not row.seen & SEEN_RST_ORIG else NO_DELAY,
+        life=max(row.end - start, 0),
         served=min(served, default=NO_TIME),
     )
 
