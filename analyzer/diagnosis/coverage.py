@@ -9,7 +9,7 @@ import numpy as np
 from analyzer.connections import Tracked
 from analyzer.diagnosis.model import Vantage
 from analyzer.diagnosis.tries import numbered
-from analyzer.schema import LEGS, SEEN_GAP_ORIG, SEEN_GAP_RESP
+from analyzer.schema import FLOW_KINDS, LEGS, SEEN_GAP_ORIG, SEEN_GAP_RESP
 from analyzer.snat.model import Joined
 from analyzer.units import MS, NO_TIME, NS
 
@@ -17,7 +17,7 @@ Records = np.ndarray[Any, np.dtype[np.void]]
 Array = np.ndarray[Any, Any]
 
 CLIENT_LEG, LB_SERVER_LEG, SERVER_LEG, OTHER_LEG = range(len(LEGS))
-NOT_COVERED, LIKELY_COVERED, SURELY_COVERED = 0, 2, 3
+NOT_COVERED, BARELY_COVERED, LIKELY_COVERED, SURELY_COVERED = range(4)
 """How far absence is proof, as a cause's strength."""
 EDGE = 50 * MS
 """A packet this close to the edge of a capture may have been missed."""
@@ -112,6 +112,27 @@ def front_hosts(tracked: Tracked, paths: Records) -> frozenset[int]:
         front.update(np.unique(chunk["resp"][legs == CLIENT_LEG]).tolist())
         behind.update(np.unique(chunk["resp"][legs == LB_SERVER_LEG]).tolist())
     return frozenset(front - behind)
+
+
+class Forwarding:
+    """Where and while absence behind the load balancer would be known, for SYNs on its client side."""
+
+    def __init__(self, index: int, lb: Vantage, joined: Joined) -> None:
+        self._hosts = lb.tracked.hosts
+        self._window = forwarding_window(lb, joined.path(lb.name, len(lb.tracked.syns)))
+        flows = joined.flows[joined.flows["lb"] == index]
+        whole = flows[flows["kind"] != FLOW_KINDS.index("layer7")]
+        self._passed_on = np.unique(np.stack([whole["vip_hi"], whole["vip_lo"], whole["vip_p"]]), axis=1).T.tolist()
+
+    def of(self, syns: Records) -> Array:
+        """Strength of absence; where a proxy ends connections, its own listener may be the silent one."""
+        if self._window is None or not len(syns):
+            return np.zeros(len(syns), np.uint8)
+        host = self._hosts[syns["resp"]]
+        keys, which = np.unique(np.stack([host["hi"], host["lo"], syns["resp_p"]]), axis=1, return_inverse=True)
+        passed = np.array([key in self._passed_on for key in keys.T.tolist()], np.bool_)[which.ravel()]
+        level = self._window.covers(syns["time"])
+        return np.where(passed, level, np.minimum(level, BARELY_COVERED)).astype(np.uint8)
 
 
 def forwarding_window(lb: Vantage, paths: Records) -> Window | None:

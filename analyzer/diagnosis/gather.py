@@ -11,8 +11,8 @@ from analyzer.diagnosis import tries
 from analyzer.diagnosis.coverage import (
     CLIENT_LEG,
     LB_SERVER_LEG,
+    Forwarding,
     ServerCoverage,
-    forwarding_window,
 )
 from analyzer.diagnosis.facts import Facts, is_direct, nearest
 from analyzer.diagnosis.model import CounterRow, Vantage
@@ -88,7 +88,7 @@ class Gatherer:
         self._deaf = self.tries.one_sided and bool(tries.went_on(self.tries.conns).any())
         self.counters = known.counters.get(self.vantage.name, {})
         self._servers = ServerCoverage(self.vantage, vantages, joined) if self.vantage.side == "lb" else None
-        self._forwarding = forwarding_window(self.vantage, self.paths) if self.vantage.side == "lb" else None
+        self._forwarding = Forwarding(index, self.vantage, joined) if self.vantage.side == "lb" else None
         self._errors = _icmp_errors(self.vantage)
         self.strain = self._strain(known.cookies)
         self._overflows = self._unexplained_overflows()
@@ -161,7 +161,7 @@ class Gatherer:
             out[lb_server] = self._servers.of(rows[lb_server])
         if self._forwarding is not None:
             client = paths["leg"] == CLIENT_LEG
-            out[client] = self._forwarding.covers(rows["time"][client])
+            out[client] = self._forwarding.of(rows[client])
         return out
 
     def _before(self, rows: Records, conns: Records, there: Array, answer: Array) -> tuple[Array, Array]:
