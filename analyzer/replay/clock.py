@@ -76,7 +76,7 @@ def _find(tracked: Tracked) -> Steps:
         times = rows["time"]
         before = np.concatenate(([last if last != NO_TIME else times[0]], times[:-1]))
         for index in np.flatnonzero(times < before - STEP).tolist():
-            start = int(before[index]) + shifts[-1]
+            start = int(before[index]) + shifts[-1] + 1
             events.append(number + index)
             starts.append(start)
             shifts.append(start - int(times[index]))
