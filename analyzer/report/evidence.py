@@ -48,8 +48,8 @@ class Written:
 
 
 def readable_again(analysis: Analysis) -> bool:
-    """Whether any capture is more than standard input, which is read only once."""
-    return any(info.place != "-" for vantage in analysis.vantages for info in vantage.tracked.files)
+    """Whether any capture is a file; pipes and standard input are read only once."""
+    return any(info.readable_again for vantage in analysis.vantages for info in vantage.tracked.files)
 
 
 def write_evidence(analysis: Analysis, path: Path, everything: bool = False) -> Written:

@@ -9,7 +9,7 @@ from analyzer.connections.names import host_texts
 from analyzer.diagnosis.clock import CommonClock
 from analyzer.diagnosis.model import Analysis, Vantage
 from analyzer.kernel.rules import RULE_NAMES, WRITE_EVENTS
-from analyzer.report.verdict import named
+from analyzer.report.verdict import forwarded, named
 from analyzer.schema import (
     ANSWERS,
     CAUSE,
@@ -165,7 +165,7 @@ def client_table(analysis: Analysis) -> Table:
     rows = named(blast.clients) if blast is not None else []
     shown = rows[:MOST_OTHERS]
     columns = [
-        texts("client", [r[0] for r in shown]),
+        texts("client" if blast is not None and forwarded(blast.clients) else "source", [r[0] for r in shown]),
         texts("seen by the server as", [r[1] for r in shown]),
         number("SYNs", [r[2] for r in shown]),
         number("failed", [r[3] for r in shown]),

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from analyzer.diagnosis.model import Analysis, BlastRadius, CounterRow, Finding, Step, Story, WhatIf
-from analyzer.report.words import clock, printable, span
+from analyzer.report.words import clock, count, printable, span
 from analyzer.schema import SEEN_ESTABLISHED, SEEN_SYN, SEEN_SYN_ACK
 from analyzer.units import NO_TIME, NS
 
@@ -78,7 +78,9 @@ def comparison(story: Story) -> str:
     if story.delta is None or story.age is None or story.tsval is None or story.peer_tsval is None:
         return ""
     way = "behind" if story.delta < 0 else "ahead of"
-    numbers = f"TSval {story.tsval} is {abs(story.delta):,} ticks {way} {story.peer_tsval}"
+    numbers = f"TSval {story.tsval} is {count(abs(story.delta), 'tick')} {way} {story.peer_tsval}"
+    if not story.delta:
+        numbers = f"TSval {story.tsval} equals the one before"
     return f"{numbers}, kept for {span(story.age)} (rule {story.rule})."
 
 
@@ -105,11 +107,11 @@ def same_packet(one: Step, other: Step) -> bool:
 
 def doubt(finding: Finding) -> str:
     """What speaks against a finding; empty if nothing does."""
-    count = finding.wrongly_predicts
-    if not count:
+    wrongly = finding.wrongly_predicts
+    if not wrongly:
         return ""
-    plural = "SYNs that were" if count != 1 else "SYN that was"
-    return f"The same explanation would have hit {count:,} {plural} answered."
+    were = "were" if wrongly != 1 else "was"
+    return f"The same explanation would have hit {count(wrongly, 'SYN')} that {were} answered."
 
 
 def who(blast: BlastRadius) -> str:
@@ -118,7 +120,8 @@ def who(blast: BlastRadius) -> str:
     for client, _, _, lost in blast.clients:
         failed[client] = failed.get(client, 0) + lost
     hit = sum(1 for lost in failed.values() if lost)
-    text = f"{hit:,} of {len(failed):,} clients are hit"
+    noun = "client" if forwarded(blast.clients) else "source address"
+    text = f"{hit:,} of {count(len(failed), noun)} {'is' if hit == 1 else 'are'} hit"
     if blast.began != NO_TIME:
         text += f", the first at {clock(blast.began)} UTC"
     text += "."
@@ -130,6 +133,11 @@ def who(blast: BlastRadius) -> str:
     return text
 
 
+def forwarded(clients: Iterable[tuple[str, str, int, int]]) -> bool:
+    """Whether clients are known behind the addresses that the server sees; else those addresses are all there is."""
+    return any(client != snat for client, snat, _, _ in clients)
+
+
 def named(clients: Iterable[tuple[str, str, int, int]]) -> list[tuple[str, str, int, int]]:
     """Rows of ``BlastRadius.clients`` with a word where the client's address was not translated.
 
@@ -137,7 +145,7 @@ def named(clients: Iterable[tuple[str, str, int, int]]) -> list[tuple[str, str, 
     translation was seen, because the SYN was not forwarded or did not pass the load balancer.
     """
     rows = list(clients)
-    own = "no translation seen" if any(client != snat for client, snat, _, _ in rows) else "its own address"
+    own = "no translation seen" if forwarded(rows) else "its own address"
     return [(client, own if client == snat else snat, syns, failed) for client, snat, syns, failed in rows]
 
 

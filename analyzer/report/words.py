@@ -38,8 +38,9 @@ def span(seconds: float) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """``1 SYN``, ``1,234 SYNs``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """``1 SYN``, ``1,234 SYNs``, ``2 addresses``."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 
 def printable(text: str) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from analyzer.report.figures.data import View
 from analyzer.report.figures.style import Picture, new_figure
-from analyzer.report.verdict import named
+from analyzer.report.verdict import forwarded, named
 from analyzer.report.words import count
 
 NAME = "who-is-hit"
@@ -31,10 +31,11 @@ def draw(view: View) -> Picture | None:
     figure = new_figure(9.0, 1.7 + 0.26 * len(rows))
     axes = figure.add_subplot(1, 1, 1)
     _shade(axes, cells, rows, columns)
-    title = _title(blast.clients)
+    known = forwarded(blast.clients)
+    title = _title(blast.clients, known)
     axes.set_title(title, loc="left", fontsize=10.5)
     axes.set_xlabel("source address that the server sees")
-    axes.set_ylabel("client")
+    axes.set_ylabel("client" if known else "source address")
     return Picture(figure, title)
 
 
@@ -81,7 +82,7 @@ def _shade(axes: Any, cells: Cells, rows: list[str], columns: list[str]) -> None
         side.set_visible(False)
 
 
-def _title(clients: Any) -> str:
+def _title(clients: Any, known: bool) -> str:
     failed: dict[str, int] = defaultdict(int)
     seen: dict[str, int] = defaultdict(int)
     for client, _, syns, lost in clients:
@@ -89,7 +90,8 @@ def _title(clients: Any) -> str:
         seen[client] += syns
     worst = max(failed, key=lambda c: (failed[c], c))
     hit = sum(1 for n in failed.values() if n)
+    noun = "client" if known else "source address"
     return (
-        f"{hit:,} of {count(len(seen), 'client')} {'is' if hit == 1 else 'are'} hit; "
+        f"{hit:,} of {count(len(seen), noun)} {'is' if hit == 1 else 'are'} hit; "
         f"worst {worst}: {failed[worst]:,} of {count(seen[worst], 'SYN')} failed"
     )

@@ -86,6 +86,7 @@ def save(drawn: "Drawn", folder: Path) -> str:
     from matplotlib import rc_context
 
     drawn.figure.savefig(folder / f"{drawn.name}.png", metadata={"Software": None})
+    drawn.figure.set_layout_engine("none")
     out = io.StringIO()
     with rc_context({"svg.hashsalt": drawn.name}):
         drawn.figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
