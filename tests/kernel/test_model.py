@@ -2,7 +2,6 @@
 
 import bisect
 import socket
-from functools import cache
 
 import numpy as np
 import pytest
@@ -22,11 +21,13 @@ COLUMNS = (
 )  # fmt: skip
 
 
-@cache
-def packets(name):
-    blocks = [b.copy() for b in open_capture([str(FIXTURES / name / "server.pcap.zst")], "server").blocks()]
-    rows = np.concatenate(blocks)
-    rows = rows[(rows["sport"] == PORT) | (rows["dport"] == PORT)]
+PORTS = (PORT, PORT + 1)
+
+
+def read_rows(path):
+    """The TCP packets of a capture to and from the server's ports, as dictionaries."""
+    rows = np.concatenate([b.copy() for b in open_capture([str(path)], "server").blocks()])
+    rows = rows[np.isin(rows["sport"], PORTS) | np.isin(rows["dport"], PORTS)]
     return [dict(zip(COLUMNS, row, strict=True)) for row in rows[list(COLUMNS)].tolist()]
 
 
@@ -41,7 +42,7 @@ class Recorder:
     def __init__(self, rows):
         self.times, self.numbers = {}, {}
         for p in rows:
-            if p["sport"] == PORT and p["flags"] & (SYN | ACK) == SYN | ACK:
+            if p["sport"] in PORTS and p["flags"] & (SYN | ACK) == SYN | ACK:
                 self.times.setdefault(key_of(p, True), []).append(p["time"])
                 self.numbers.setdefault(key_of(p, True), []).append(p["seq"])
 
@@ -61,15 +62,17 @@ def fin(key, p):
     return socket.inet_ntoa(key[2][1].to_bytes(8, "big")[4:]), key[3], p["seq"] + p["length"] + 1 & 0xFFFFFFFF
 
 
-def run(name, kernel):
-    """Feed a capture's inbound packets and the application's acts; returns the SYNs' decisions."""
-    rows = packets(name)
-    known = settings(name)
+def drive(rows, kernel, known, only_shut):
+    """Feed a capture's inbound packets and the application's acts; returns the SYNs' decisions.
+
+    *only_shut* tells of one of the server's FINs whether the descriptor stayed open.
+    """
     server = Server(find_profile(kernel), known, Machine(isn=Recorder(rows), second_lag=1_000_000))
-    server.listen(PORT, known.backlog)
-    decisions, kept = [], half_closed(name)
+    for port in PORTS:
+        server.listen(port, known.backlog)
+    decisions = []
     for p in rows:
-        ours = p["sport"] == PORT
+        ours = p["sport"] in PORTS
         key = key_of(p, ours)
         if ours:
             if p["flags"] & RST and p["flags"] & ACK:
@@ -77,28 +80,15 @@ def run(name, kernel):
             elif p["length"] and p["seq"] == getattr(getattr(server.table.get(key), "sender", None), "nxt", None):
                 server.feed(Send(p["time"], key, p["length"]))
             if p["flags"] & FIN:
-                server.feed((Shutdown if fin(key, p) in kept else Close)(p["time"], key))
+                server.feed((Shutdown if only_shut(key, p) else Close)(p["time"], key))
             continue
         tsval = p["tsval"] if p["opts"] & OPT_TS else None
-        said = server.feed(
-            Segment(
-                p["time"],
-                key[2],
-                key[3],
-                key[0],
-                key[1],
-                p["flags"],
-                p["seq"],
-                p["ack"],
-                tsval,
-                p["tsecr"],
-                p["length"],
-            )
-        )
+        numbers = (p["flags"], p["seq"], p["ack"], tsval, p["tsecr"], p["length"])
+        said = server.feed(Segment(p["time"], key[2], key[3], key[0], key[1], *numbers))
         if p["flags"] & (SYN | ACK | RST) == SYN:
-            decisions.append((p, said))
+            decisions.append((p, key, said))
         if any(word == "ready" for word, *_ in said.notices):
-            server.feed(Accept(p["time"], PORT))
+            server.feed(Accept(p["time"], key[1]))
     return server, decisions
 
 
@@ -114,11 +104,14 @@ CASES = [
 @pytest.mark.parametrize(("name", "kernel", "counters"), CASES)
 def test_it_decides_and_counts_as_the_real_kernel_did(name, kernel, counters):
     """Every SYN's verdict, and the kernel's own counters over the whole capture."""
-    server, decisions = run(name, kernel)
+    kept = half_closed(name)
+    rows = read_rows(FIXTURES / name / "server.pcap.zst")
+    server, decisions = drive(rows, kernel, settings(name), lambda key, packet: fin(key, packet) in kept)
     words = truth(name)
+    assert len(words) == len(decisions)
     wrong = [
         (i, word, said.verdict, said.rule)
-        for i, ((_, said), word) in enumerate(zip(decisions, words, strict=True))
+        for i, ((*_, said), word) in enumerate(zip(decisions, words, strict=True))
         if said.verdict not in RIGHT[word]
     ]
     assert not wrong
