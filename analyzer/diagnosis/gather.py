@@ -101,7 +101,7 @@ class Gatherer:
         conns = self.tries.conns
         if self.vantage.side != "server" or self.tries.copy.any():
             return np.zeros(len(conns), np.bool_)
-        return tries.ack_ignored(conns) | tries.aborted(tracked, conns)
+        return tries.ack_ignored(tracked, conns) | tries.aborted(tracked, conns)
 
     def chunks(self) -> Iterator[tuple[int, Facts]]:
         """(number of the first row, facts of a chunk)."""

@@ -138,11 +138,21 @@ def went_on(conns: Records) -> Array:
     return out
 
 
-def ack_ignored(conns: Records) -> Array:
-    """The SYN-ACK came again, though the third ACK had promptly come: the listener did not take that ACK."""
+def ack_ignored(tracked: Tracked, conns: Records) -> Array:
+    """The SYN-ACK came again, though the third ACK had promptly come: the listener did not take that ACK.
+
+    A listener that did not take it says nothing else; a server that answers it otherwise had another reason.
+    """
     prompt = (conns["established_time"] != NO_TIME) & (conns["established_time"] - conns["syn_ack_time"] < PROMPT)
     talked = (conns["bytes_orig"] > 0) & (conns["syn_ack_time"] != NO_TIME)
     out: Array = prompt & talked & (conns["syn_ack_count"] > 1) & (conns["syn_count"] == 1)
+    ids = conns["conn"][out]
+    for chunk in tracked.events.chunks() if len(ids) else ():
+        spoke = chunk[(chunk["resp"] == 1) & (chunk["kind"] == KIND_TCP)]
+        at, there = _find(ids, spoke["conn"])
+        where = np.searchsorted(conns["conn"], ids[at[there]])
+        soon = spoke["time"][there] - conns["established_time"][where] < PROMPT
+        out[where[soon]] = False
     return out
 
 
