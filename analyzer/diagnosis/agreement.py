@@ -299,7 +299,41 @@ def _stamps(
 
 
 def match_any(log: ProbeLog, vantages: Sequence[Vantage]) -> ProbeMatch | None:
-    """The log against the server that it was taken on: the one whose SYNs most lines speak of."""
+    """The log against the servers that it was taken on.
+
+    Lines go to the captures of the address that they name; the rest to the capture whose SYNs most of them
+    speak of.  Where there are several captures, what the replay says has the capture's name in front.
+    """
     servers = [v for v in vantages if v.side == "server" and v.replayed is not None]
     servers = servers or [v for v in vantages[:1] if v.replayed is not None]
-    return min((match(log, v) for v in servers), key=lambda found: found.unmatched_lines, default=None)
+    if len(servers) < 2:
+        return match(log, servers[0]) if servers else None
+    asked = [_asked(v) for v in servers]
+    found = []
+    left = [line for line in log.lines if not any(line.dest in hosts for hosts in asked)]
+    for vantage, hosts in zip(servers, asked, strict=True):
+        mine = [line for line in log.lines if line.dest in hosts]
+        if mine:
+            found.append((vantage.name, match(ProbeLog(mine), vantage)))
+    if left:
+        rest = ((v.name, match(ProbeLog(left), v)) for v in servers)
+        found.append(min(rest, key=lambda pair: pair[1].unmatched_lines))
+    return _merged(found, log.ignored)
+
+
+def _asked(vantage: Vantage) -> set[str]:
+    """Addresses that SYNs of a capture speak to."""
+    names = host_texts(vantage.tracked.hosts)
+    return {names[host] for chunk in vantage.tracked.syns.chunks() for host in np.unique(chunk["resp"]).tolist()}
+
+
+def _merged(found: Sequence[tuple[str, ProbeMatch]], ignored: int) -> ProbeMatch:
+    counts: Counter[tuple[str, str]] = Counter()
+    for _, one in found:
+        for word, said, n in one.matrix:
+            counts[word, said] += n
+    wrong = [
+        (frame, line, f"{name}: {said}", why) for name, one in found for frame, line, said, why in one.disagreements
+    ]
+    matrix = tuple((*key, n) for key, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    return ProbeMatch(matrix, tuple(wrong), sum(one.unmatched_lines for _, one in found), ignored)
