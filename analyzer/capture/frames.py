@@ -101,8 +101,8 @@ def fetch(
     """
     for index, numbers in wanted.items():
         info = files[index]
-        if info.place == "-":
-            raise InputError("standard input cannot be read a second time; save the capture to a file")
+        if not info.readable_again:
+            raise InputError(f"{info.path}: cannot be read a second time; save the capture to a file")
         asked = None if numbers is None else np.unique(np.asarray(numbers, np.int64))
         if asked is None or len(asked):
             yield from FrameReader(info, index, buffer_bytes).frames(asked)

@@ -1,6 +1,7 @@
 """What a capture file says about itself."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from analyzer.capture.links import LINK_NAMES
 from analyzer.units import NO_TIME
@@ -47,6 +48,11 @@ class InputFile:
 
     def __post_init__(self) -> None:
         self.place = self.place or self.path
+
+    @property
+    def readable_again(self) -> bool:
+        """Whether a second pass finds the same bytes: pipes and standard input give theirs once."""
+        return Path(self.place).is_file()
 
     @property
     def link_types(self) -> tuple[str, ...]:

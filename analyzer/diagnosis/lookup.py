@@ -123,7 +123,7 @@ def _no_syn(vantage: Vantage, frame: int, files: list[int]) -> str:
     if frame < 1 or all(frame > infos[i].packets for i in files):
         most = max((infos[i].packets for i in files), default=0)
         return f"frame {frame}: {vantage.name} has frames 1 to {most}"
-    if any(infos[i].place == "-" for i in files):
+    if not all(infos[i].readable_again for i in files):
         return f"frame {frame} of {vantage.name} is no SYN"
     for found in fetch(infos, {i: [frame] for i in files}):
         packet = decode(found)

@@ -1,6 +1,7 @@
 """The second pass finds the frames that the first one counted."""
 
 import gzip
+import os
 
 import numpy as np
 import pytest
@@ -78,6 +79,8 @@ def test_vendor_traces_and_tunnels(tmp_path):
     assert int(decode(found[1]).tsval) == 900
 
 
-def test_standard_input_cannot_be_read_twice():
-    with pytest.raises(InputError, match="second time"):
-        list(fetch([InputFile("-")], {0: [1]}))
+def test_what_gives_its_bytes_once_is_not_opened_again(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("-", str(tmp_path / "pipe"), str(tmp_path / "gone.pcap")):
+        with pytest.raises(InputError, match="second time"):
+            list(fetch([InputFile(name)], {0: [1]}))
