@@ -158,10 +158,9 @@ def analyze(
 
         show(analysis, Console(highlight=False))
     if out is not None:
-        if not no_figures and "-" in [*options.captures, *options.servers, *options.lbs]:
-            print(
-                "synquest: warning: evidence.pcapng has no frames of standard input: it is read once", file=sys.stderr
-            )
+        once = [info.path for v in analysis.vantages for info in v.tracked.files if not info.readable_again]
+        if once and not no_figures:
+            print(f"synquest: warning: evidence.pcapng lacks {', '.join(once)}, read only once", file=sys.stderr)
         where = write_report(analysis, out, figures=not no_figures, tables=tables)
         if not as_json:
             print(f"Report: {where / 'report.html' if not no_figures else where}")
