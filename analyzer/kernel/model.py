@@ -244,7 +244,8 @@ class Server:
 
         net/ipv4/tcp_minisocks.c ``tcp_time_wait``.
         """
-        event = {State.FIN_WAIT1: "E3" if waits else "E1", State.CLOSING: "E2"}.get(conn.state, "E4" if waits else "E1")
+        late = "E4" if conn.fin_wait2_due is None else "E3_timer"
+        event = {State.FIN_WAIT1: "E3" if waits else "E1", State.CLOSING: "E2"}.get(conn.state, late if waits else "E1")
         recycled = self.remember(event, conn, now, out)
         short = conn.sender.rto * 7 // 2
         life = rules.fin_time_ns(self.settings, conn.sender.rto) if waits else rules.TIME_WAIT_NS

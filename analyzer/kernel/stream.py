@@ -230,7 +230,6 @@ def _finish(server: "Server", conn: Connection, now: int, out: Decision) -> None
 def timer(server: "Server", conn: Connection, now: int, out: Decision) -> None:
     """Repeat what is unacknowledged, or end a long FIN_WAIT2."""
     if conn.fin_wait2_due is not None and conn.fin_wait2_due <= now:
-        conn.fin_wait2_due = None
         server.make_bucket(conn, True, now, out)
         return
     if conn.sender.backoff >= RETRIES and conn.closed:
