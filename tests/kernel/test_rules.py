@@ -138,3 +138,9 @@ def test_the_syn_queue_is_the_whole_backlog_from_4_4_on():
 
 def test_the_last_quarter_begins_below_a_quarter():
     assert [rules.last_quarter(n, 100, 0) for n in (75, 76)] == [False, True]
+
+
+@pytest.mark.parametrize("profile", [NEW, EL6])
+def test_a_stamp_received_in_the_same_second_may_replace(profile):
+    assert rules.peer_write_replaces(profile, 5000, S, 4000, S, S + 61)
+    assert not rules.peer_write_replaces(profile, 5000, S, 4000, S - 1, S + 61)

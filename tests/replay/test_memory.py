@@ -132,3 +132,23 @@ def test_a_blurred_memory_is_open_for_a_minute_again():
     record.blur(S)
     assert not record.check(10, (S + 59,)).certain
     assert record.check(10, (S + 61,)).certain
+
+
+def test_a_stamp_that_rejects_in_one_of_two_seconds_only_is_kept():
+    record = memory()
+    write(record, 5000, S)
+    assert record.learn_passed(10, (S + 60) * NS, (S + 59, S + 60))
+    assert not memory_after(S, (S + 58, S + 59))
+
+
+def memory_after(second, now):
+    """Whether a state is left after a SYN behind it passed in one of the seconds *now*."""
+    record = memory()
+    write(record, 5000, second)
+    return record.learn_passed(10, now[0] * NS, now)
+
+
+def test_what_was_before_counts_up_to_the_sixtieth_second_when_it_holds_a_write_back():
+    record = memory(known_empty=False, start=S)
+    assert write(record, 5000, S + 60) == 2
+    assert write(memory(known_empty=False, start=S), 5000, S + 61) == 1
