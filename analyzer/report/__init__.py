@@ -63,18 +63,25 @@ def _evidence(analysis: "Analysis", path: Path) -> None:
     from analyzer.report.evidence import readable_again, write_evidence
     from analyzer.report.wireshark import write_filters
 
+    (path / "evidence.pcapng").unlink(missing_ok=True)  # never that of an earlier report
     if readable_again(analysis):
         write_evidence(analysis, path / "evidence.pcapng")
         write_filters(analysis, path)
 
 
 def _draw(analysis: "Analysis", path: Path) -> None:
-    """Figures as PNG and SVG, each rendered once, and the page that holds the SVGs."""
-    from analyzer.report.figures import draw_all
+    """Figures as PNG and SVG, those of an earlier report taken away, and the page that holds the SVGs."""
+    from analyzer.report.evidence import readable_again
+    from analyzer.report.figures import draw_all, modules
     from analyzer.report.figures.style import save
     from analyzer.report.page import render
 
+    folder = path / "figures"
+    folder.mkdir(exist_ok=True)
+    for module in modules():
+        for ending in ("png", "svg"):
+            (folder / f"{module.NAME}.{ending}").unlink(missing_ok=True)
     drawn = list(draw_all(analysis)) if analysis.diagnosis.summary.syns else []
-    (path / "figures").mkdir(exist_ok=True)
-    svgs = {d.name: save(d, path / "figures") for d in drawn}
-    (path / "report.html").write_text(render(analysis, drawn, svgs), encoding="utf-8")
+    svgs = {one.name: save(one, folder) for one in drawn}
+    page = render(analysis, drawn, svgs, evidence=readable_again(analysis))
+    (path / "report.html").write_text(page, encoding="utf-8")
