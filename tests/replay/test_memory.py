@@ -152,3 +152,10 @@ def test_what_was_before_counts_up_to_the_sixtieth_second_when_it_holds_a_write_
     record = memory(known_empty=False, start=S)
     assert write(record, 5000, S + 60) == 2
     assert write(memory(known_empty=False, start=S), 5000, S + 61) == 1
+
+
+def test_one_state_is_open_where_its_minute_ends_in_one_of_two_seconds():
+    record = memory()
+    write(record, 5000, S)
+    assert not record.check(10, (S + 60, S + 59)).certain
+    assert record.check(10, (S + 59, S + 58)).certain
