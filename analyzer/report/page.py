@@ -18,13 +18,14 @@ from analyzer.report.words import CAUSE_TITLES, clock, count, date, duration, pr
 FRAMES_IN_FILTER = 50
 
 
-def render(analysis: Analysis, drawn: list[Drawn], svgs: dict[str, str]) -> str:
+def render(analysis: Analysis, drawn: list[Drawn], svgs: dict[str, str], evidence: bool = False) -> str:
     """The page.
 
     Args:
         analysis: What to tell.
         drawn: The figures.
         svgs: Their SVG by name.
+        evidence: Whether ``evidence.pcapng`` lies beside the page.
     """
     environment = _environment()
     script = environment.get_template("report.js.j2").render()
@@ -40,6 +41,7 @@ def render(analysis: Analysis, drawn: list[Drawn], svgs: dict[str, str]) -> str:
         findings=diagnosis.findings,
         story=next((f.story for f in diagnosis.findings if f.story is not None), None),
         figures=figures,
+        evidence=evidence,
         offsets=[(o, longest(o)) for o in analysis.joined.offsets if o.segments],
         tables=_tables(analysis),
         style=Markup(environment.get_template("report.css.j2").render()),

@@ -182,4 +182,4 @@ def change(case: WhatIf) -> str:
     before, after = sum(case.before.values()), sum(case.after.values())
     if after == before:
         return f"{case.change}: as many SYNs lost as before ({before:,})."
-    return f"{case.change}: {after:,} SYNs lost instead of {before:,}."
+    return f"{case.change}: {count(after, 'SYN')} lost instead of {before:,}."

@@ -104,7 +104,7 @@ def test_pictures_have_words_and_tables_have_headers(outline):
 
 
 def _rows(text, name):
-    found = re.search(rf'data-name="{name}">.*?<script type="application/json">(.*?)</script>', text, re.DOTALL)
+    found = re.search(rf'data-name="{name}".*?<script type="application/json">(.*?)</script>', text, re.DOTALL)
     columns = json.loads(found[1])["columns"]
     return {c["title"]: [c["words"][v] if "words" in c and v is not None else v for v in c["values"]] for c in columns}
 
