@@ -162,6 +162,7 @@ def test_command(synquest):
         ("M3a_acceptq_abort0", {"backlog": 64}, "accept_queue_full", 0),
         ("M3e_synq_cookies0", {"tcp_syncookies": 1}, "syn_queue_full", 0),
         ("M2d_tw_lb_drops_ack", {"lb.hold_down": 61}, "time_wait_paws", 0),
+        ("M2a_tw_reuse", {"lb.source_ports": "random"}, "time_wait_paws", 0),
     ],
 )
 def test_real_kernel_of_today(shared, scenario, changes, cause, left):

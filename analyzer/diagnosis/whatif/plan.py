@@ -46,6 +46,10 @@ RATES = (100, 250, 1000)
 LONG_ENOUGH = NS // 2
 LAST_REPEAT = 4 * NS
 """A client that is left without an answer repeats its SYN by then; a flood or a scan does not."""
+AT_ONCE = NS // 2
+"""A reset that answers a bare ACK; a load balancer's own one comes after its handshake timer."""
+FEW = 3
+"""A habit or a pause shows in so many connections; one alone may be anything."""
 NO_DELAY = -1
 
 
@@ -175,7 +179,8 @@ def plan_of(vantage: Vantage) -> Plan:
 
 def _syn_rows(vantage: Vantage) -> Iterator[tuple[Any, ...]]:
     columns = (
-        "time", "conn", "orig", "resp", "orig_p", "resp_p", "isn", "tsval", "opts", "wscale", "mss", "answer", "chain",
+        "time", "conn", "orig", "resp", "orig_p", "resp_p", "isn", "tsval", "opts", "wscale", "mss", "answer",
+        "answer_time", "chain",
     )  # fmt: skip
     assert vantage.replayed is not None
     spools = (vantage.tracked.syns, vantage.causes, vantage.replayed.verdicts)
@@ -185,12 +190,14 @@ def _syn_rows(vantage: Vantage) -> Iterator[tuple[Any, ...]]:
         yield from zip(*(rows[name].tolist() for name in columns), causes["cause"][judged].tolist(), strict=True)
 
 
-def _attempts(vantage: Vantage) -> tuple[dict[int, Attempt], list[int]]:
-    """Attempts by connection id, and the connections whose SYN met a bare ACK."""
+def _attempts(vantage: Vantage) -> tuple[dict[int, Attempt], dict[int, int]]:
+    """Attempts by connection id, and the connections whose SYN met a bare ACK, with its time."""
     found: dict[int, Attempt] = {}
     newest: dict[int, Attempt] = {}
-    acked: list[int] = []
-    for time, conn, orig, resp, sport, dport, isn, tsval, opts, wscale, mss, answer, chain, cause in _syn_rows(vantage):
+    acked: dict[int, int] = {}
+    for time, conn, orig, resp, sport, dport, isn, tsval, opts, wscale, mss, answer, back, chain, cause in _syn_rows(
+        vantage
+    ):
         attempt = found.get(conn)
         if attempt is None:
             attempt = found[conn] = Attempt(
@@ -207,7 +214,7 @@ def _attempts(vantage: Vantage) -> tuple[dict[int, Attempt], list[int]]:
         if answer == ANSWER_SYN_ACK and attempt.taken < 0:
             attempt.taken = len(attempt.times) - 1
         if answer == ANSWER_ACK:
-            acked.append(conn)
+            acked[conn] = back
     return found, acked
 
 
@@ -309,26 +316,28 @@ def _habits(plan: Plan) -> None:
             lasted.append(attempt.times[-1] - attempt.times[0])
     usual = list(USUAL_GAPS)
     for i, seen in waits.items():
-        if i < len(usual) and len(seen) >= 3:
+        if i < len(usual) and len(seen) >= FEW:
             usual[i] = int(median(seen))
     plan.gaps = tuple(usual)
-    if len(lasted) >= 3:
+    if len(lasted) >= FEW:
         plan.patience, plan.patience_seen = int(median(lasted)), True
 
 
-def _reactions(plan: Plan, acked: list[int], vantage: Vantage) -> None:
-    """Whether a bare ACK reaches the client: then a RST comes, and the SYN again soon after it."""
+def _reactions(plan: Plan, acked: dict[int, int], vantage: Vantage) -> None:
+    """Whether a bare ACK reaches the client: then a RST comes at once, and the SYN again soon after it."""
     if not acked:
         return
     reset: set[int] = set()
-    wanted = np.array(sorted(set(acked)))
+    wanted = np.array(sorted(acked))
     for chunk in vantage.tracked.connections.chunks():
         rows = chunk[np.isin(chunk["conn"], wanted) & (chunk["seen"] & SEEN_RST_ORIG > 0)]
-        reset.update(rows["conn"].tolist())
+        for conn, time in rows[["conn", "rst_time"]].tolist():
+            if abs(time - acked[conn]) < AT_ONCE:
+                reset.add(conn)
     plan.resets = 2 * len(reset) >= len(wanted)
     tried = [a for a in plan.attempts if a.conn in reset and len(a.times) > 1]
     waits = [a.times[1] - a.times[0] for a in tried]
-    if len(waits) >= 3:
+    if len(waits) >= FEW:
         plan.quick = max(int(median(waits)), MS)
 
 
@@ -351,8 +360,4 @@ def _pauses(attempts: list[Attempt]) -> list[tuple[int, int]]:
     for queued, served, wait in sorted(waits):
         if wait > limit and not (found and queued <= found[-1][1]):
             found.append((queued, served))
-    return [pause for pause in found if sum(pause[0] <= q <= pause[1] for q, _, _ in waits) >= FEW_WAITERS]
-
-
-FEW_WAITERS = 3
-"""A pause shows in so many connections; one alone is a slow request."""
+    return [pause for pause in found if sum(pause[0] <= q <= pause[1] for q, _, _ in waits) >= FEW]

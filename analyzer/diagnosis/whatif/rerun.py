@@ -175,13 +175,13 @@ class Rerun:
     def _wait(self, talk: Talk, now: int, number: int) -> int | None:
         """Until the next SYN; None when the client gives up."""
         times = talk.attempt.times
+        if talk.attempt.taken < 0 and number + 1 >= len(times):
+            return None  # it gave up here, or went on by another port
         if talk.reset_answer and number == 0:
             talk.reset_answer = False
             return self.plan.quick
         if number + 1 < len(times):
             return max(times[number + 1] - times[0] - (now - talk.begun), MS)
-        if talk.attempt.taken < 0:
-            return None
         gap = self.plan.gaps[min(number, len(self.plan.gaps) - 1)]
         return gap if now + gap - talk.begun <= self.plan.patience else None
 
