@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from analyzer.kernel.events import Accept, Close, Key, Send, Shutdown
+from analyzer.kernel.sockets import State
 from analyzer.simulator.hosts import Host
 from analyzer.simulator.world import NS, US, Chance, World
 
@@ -88,7 +89,7 @@ class ServerApp:
         if waiting:
             self.notice("data", key, waiting)
         conn = self.host.kernel.table.get(key)
-        if getattr(conn, "state", 0) == 2:
+        if getattr(conn, "state", None) is State.CLOSE_WAIT:
             self.notice("eof", key, 0)
 
     def _reply(self, key: Key) -> None:
@@ -120,6 +121,7 @@ class LoggerOptions:
         lifetime_s: If set, the client closes first after so long.
         timeout_s: When connect() is given up and the next VIP is tried.
         pause_ms: Mean wait before it connects again.
+        close_ms: Shortest and longest wait before it closes after the server has.
         reset: Whether it closes with a RST.
     """
 
@@ -128,6 +130,7 @@ class LoggerOptions:
     lifetime_s: tuple[float, float] | None = None
     timeout_s: float = 20.0
     pause_ms: int = 300
+    close_ms: tuple[int, int] = (0, 0)
     reset: bool = False
 
 
@@ -207,6 +210,10 @@ class Logger:
     def _open(self, key: Key) -> bool:
         return hasattr(self.client.host.kernel.table.get(key), "state")
 
+    def _writable(self, key: Key) -> bool:
+        """A program that has read the server's end writes no more."""
+        return getattr(self.client.host.kernel.table.get(key), "state", None) is State.ESTABLISHED
+
     def _notice(self, word: str, key: Key, size: int) -> None:
         if key != self._key:
             if word in ("gone", "reset", "timeout"):
@@ -219,6 +226,9 @@ class Logger:
                 self.closes = self.world.now + wait
                 self.world.at(self.closes, self._close, self._life)
             self.world.at(self.world.now + self._chance.between(200, 900) * US, self._write, self._life)
+        elif word == "eof" and self.options.close_ms[1]:
+            wait = self._chance.between(*self.options.close_ms) * 1_000 * US
+            self.world.at(self.world.now + wait, self._close, self._life)
         elif word == "eof":
             self._close(self._life)
         elif word in ("refused", "reset", "timeout"):
@@ -227,7 +237,7 @@ class Logger:
 
     def _write(self, life: int) -> None:
         key = self._key
-        if life != self._life or key is None or not self._open(key):
+        if life != self._life or key is None or not self._writable(key):
             return
         if self.burst is not None and self.burst(self, key):
             return
