@@ -60,6 +60,7 @@ class Facts:
         slow: Answers take so long on this path that a client's timer may run out before they come.
         deaf: Packets of responders were not captured, though connections went on.
         direct: The answer does not come back through the load balancer.
+        open_is_silent: This kernel says nothing to a SYN on a connection that is open.
         hears_acks: Whether the capture shows bare ACKs at all.
         lb_hears_acks: The same of the load balancer's capture.
         counters: Deltas of the host's counters by name, where they were given.
@@ -89,6 +90,7 @@ class Facts:
     direct: Array
     slow: bool = False
     deaf: bool = False
+    open_is_silent: bool = False
     hears_acks: bool = True
     lb_hears_acks: bool = True
     counters: dict[str, int] = field(default_factory=dict)

@@ -92,6 +92,7 @@ class Gatherer:
         self._errors = _icmp_errors(self.vantage)
         self.strain = self._strain(known.cookies)
         self._overflows = self._unexplained_overflows()
+        self._open_is_silent = self.vantage.replayed.hypothesis.profile.live_syn == "silent"
         self._guesses = [at for at, text in enumerate(self.vantage.replayed.reasons) if text == REFUSED_LATELY]
         self._last_time = _last_time(self.vantage)
         self._slow = _median_delay(self.vantage) > SLOW
@@ -148,6 +149,7 @@ class Gatherer:
             slow=self._slow,
             deaf=self._deaf,
             direct=is_direct(paths, self._joined.flows),
+            open_is_silent=self._open_is_silent,
             hears_acks=self.tries.hears_acks,
             lb_hears_acks=self.lb_hears_acks,
             counters=self.counters,

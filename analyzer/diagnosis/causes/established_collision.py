@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analyzer.diagnosis.causes.base import Cause, Told, counted, foreseen
+from analyzer.diagnosis.causes.base import Cause, Told, counted, foreseen, strength
 from analyzer.diagnosis.facts import LIKELY, POSSIBLE, Array, Facts
 from analyzer.schema import ANSWER_ACK, ANSWER_RST
 
@@ -27,6 +27,8 @@ def weigh(facts: Facts) -> Array:
     met = np.maximum(met, np.where(facts.hit_closed, 0, facts.hidden_ack(RULES)))
     met = np.maximum(met, facts.dropped_by(RULES))
     met = np.where(facts.ruled(BUCKETS), np.minimum(met, LIKELY), met).astype(np.uint8)
+    still_open = facts.silent & facts.ruled(BUCKETS) & ~facts.sure & facts.open_is_silent
+    met = np.maximum(met, strength(still_open, LIKELY))
     unforeseen = (facts.answer == ANSWER_ACK) & ~facts.verdict("ack") & ~facts.hit_closed
     alike = np.where(unforeseen, np.where(facts.hit_open, LIKELY, POSSIBLE), 0).astype(np.uint8)
     return np.maximum(met, alike)
