@@ -89,6 +89,7 @@ def _tables(analysis: Analysis) -> dict[str, rows.Table]:
     made = {
         "syns": rows.syn_table(analysis),
         "clients": rows.client_table(analysis),
+        "risk": rows.risk_table(analysis),
         "flows": rows.flow_table(analysis),
         "memory": rows.memory_table(analysis),
         "clocks": rows.clock_table(analysis),

@@ -10,6 +10,7 @@ from analyzer.diagnosis.clock import CommonClock
 from analyzer.diagnosis.model import Analysis, Vantage
 from analyzer.kernel.rules import RULE_NAMES, WRITE_EVENTS
 from analyzer.report.verdict import forwarded, named
+from analyzer.report.words import date
 from analyzer.schema import (
     ANSWERS,
     CAUSE,
@@ -171,7 +172,22 @@ def client_table(analysis: Analysis) -> Table:
         number("failed", [r[3] for r in shown]),
         number("failed %", [round(100 * r[3] / r[2], 1) if r[2] else 0.0 for r in shown]),
     ]
-    return {"caption": "Clients", "total": len(rows), "columns": columns}
+    caption = "Clients" if blast is not None and forwarded(blast.clients) else "Source addresses"
+    return {"caption": caption, "total": len(rows), "columns": columns}
+
+
+def risk_table(analysis: Analysis) -> Table:
+    """Share of new connections at risk, minute by minute and address by address."""
+    blast = analysis.diagnosis.blast
+    rows = blast.at_risk if blast is not None else ()
+    shown = rows[:MOST_OTHERS]
+    columns = [
+        texts("minute (UTC)", [date(r[0])[:16] for r in shown]),
+        texts("source", [r[1] for r in shown]),
+        number("at risk %", [round(100 * r[2], 1) for r in shown]),
+        number("failed %", [round(100 * r[3], 1) for r in shown]),
+    ]
+    return {"caption": "New connections at risk per minute", "total": len(rows), "columns": columns}
 
 
 def flow_table(analysis: Analysis) -> Table:
