@@ -158,7 +158,8 @@ COLUMNS: dict[str, PublicTable] = {
     "clocks": _table(
         "One row per TSval clock found behind an address, and one for an address's connections that lie on none. "
         "Era `per address pair` also where one peer only was seen; `not identifiable`: one connection only, or a new "
-        "offset with each.",
+        "offset with each. Of very many connections of an address a sample is looked at, and of very many addresses "
+        "the busiest.",
         """
         capture | word | | name of the vantage
         host | word | | address that the clock speaks from
@@ -168,10 +169,10 @@ COLUMNS: dict[str, PublicTable] = {
         hz | double | 1/s | nominal rate; null where it cannot be told
         offset | int64 | ticks | TSval that it shows at the capture's first packet
         boot | time | | when it was 0, for clocks per host
-        skew_ppm | double | ppm | its rate against the capture's clock
+        skew_ppm | double | ppm | its rate against the capture's clock; null beyond the 200 clocks with most packets
         skew_bound | double | ppm | half-width of the skew's hard bound; null where it is bounded from one side only
-        packets | uint32 | | packets of its connections
-        connections | uint32 | | connections
+        packets | uint32 | | packets of its connections, those looked at
+        connections | uint32 | | connections, those looked at
         span | double | s | time between the first and the last of its TSvals
         """,
     ),

@@ -4,7 +4,7 @@ Column names and their meaning are the contract with users; ``docs/tables.md`` i
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pyarrow as pa
 from analyzer.connections.names import host_texts, uids
 from analyzer.diagnosis.model import Analysis, Vantage
 from analyzer.kernel.rules import RULE_NAMES, WRITE_EVENTS
+from analyzer.report.arrays import coded, letters, lists, numbers, strings, times, words
 from analyzer.schema import (
     ANSWERS,
     CAUSE_CERTAINTIES,
@@ -38,37 +39,14 @@ Records = np.ndarray[Any, np.dtype[np.void]]
 Mask = Any
 FORMATS = ("parquet", "csv", "jsonl")
 STAMPS = ("first_tsval", "last_tsval", "first_tsecr", "last_tsecr")
-TIME = pa.timestamp("ns", tz="UTC")
-
-
-def _times(values: Any) -> pa.Array:
-    return pa.array(values, mask=values == NO_TIME, type=pa.int64()).cast(TIME)
-
-
-def _words(codes: Any, words: Iterable[str], mask: Mask = None) -> pa.Array:
-    """Codes as a dictionary column; an empty word is null."""
-    listed = list(words)
-    empty = np.array([not word for word in listed], np.bool_)[codes]
-    hidden = empty if mask is None else empty | mask
-    indices = pa.array(codes.astype(np.int32), mask=hidden if hidden.any() else None)
-    return pa.DictionaryArray.from_arrays(indices, pa.array([word or "-" for word in listed], pa.string()))
-
-
-def _numbers(values: Any, mask: Mask = None) -> pa.Array:
-    return pa.array(values, mask=mask)
 
 
 def _seconds(values: Any, mask: Mask = None) -> pa.Array:
-    return pa.array(values / NS, mask=mask)
+    return numbers(values / NS, mask)
 
 
 def _uids(name: str, conns: Any) -> pa.Array:
-    return _texts(uids(name, conns), conns < 0)
-
-
-def _texts(values: Any, mask: Mask = None) -> pa.Array:
-    """Fixed-width byte strings as text."""
-    return pa.array(values, mask=mask).cast(pa.string())
+    return letters(uids(name, conns), conns < 0)
 
 
 class Names:
@@ -76,20 +54,20 @@ class Names:
 
     def __init__(self, vantage: Vantage) -> None:
         self.capture = vantage.name
-        self.hosts = pa.array(host_texts(vantage.tracked.hosts), pa.string())
-        self.files = pa.array([info.path for info in vantage.tracked.files], pa.string())
+        self.hosts = strings(host_texts(vantage.tracked.hosts))
+        self.files = strings([info.path for info in vantage.tracked.files])
 
     def host(self, ids: Any) -> pa.Array:
         """Addresses of host ids."""
-        return pa.DictionaryArray.from_arrays(pa.array(ids), self.hosts)
+        return coded(ids, self.hosts)
 
     def constant(self, count: int) -> pa.Array:
         """The capture's name, *count* times."""
-        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([self.capture]))
+        return coded(np.zeros(count, np.int32), strings([self.capture]))
 
     def file(self, ids: Any) -> pa.Array:
         """File names by index."""
-        return pa.DictionaryArray.from_arrays(pa.array(ids.astype(np.int32)), self.files)
+        return coded(ids, self.files)
 
 
 def syn_batches(analysis: Analysis) -> Iterator[pa.Table]:
@@ -114,8 +92,8 @@ PATH_TIMES = (
 
 def _path_columns(path: Records) -> dict[str, pa.Array]:
     """The SYN's way and its answer's, and the flow that it belongs to."""
-    columns = {name: _times(path[name]) for name in PATH_TIMES}
-    columns["flow"] = pa.array(path["flow"].astype(np.int64), mask=path["flow"] < 0)
+    columns = {name: times(path[name]) for name in PATH_TIMES}
+    columns["flow"] = numbers(path["flow"].astype(np.int64), path["flow"] < 0)
     return columns
 
 
@@ -129,34 +107,34 @@ def _syns(names: Names, vantage: Vantage, rows: Records, verdicts: Records, caus
     count = len(rows)
     return {
         "capture": names.constant(count),
-        "frame": _numbers(rows["frame"]),
-        "time": _times(rows["time"]),
+        "frame": numbers(rows["frame"]),
+        "time": times(rows["time"]),
         "src": names.host(rows["orig"]),
-        "sport": _numbers(rows["orig_p"]),
+        "sport": numbers(rows["orig_p"]),
         "dst": names.host(rows["resp"]),
-        "dport": _numbers(rows["resp_p"]),
-        "isn": _numbers(rows["isn"]),
-        "tsval": _numbers(rows["tsval"], no_ts),
-        "attempt": _numbers(rows["attempt"]),
-        "answer": _words(rows["answer"], ANSWERS),
-        "answer_frame": _numbers(rows["answer_frame"], no_answer),
+        "dport": numbers(rows["resp_p"]),
+        "isn": numbers(rows["isn"]),
+        "tsval": numbers(rows["tsval"], no_ts),
+        "attempt": numbers(rows["attempt"]),
+        "answer": words(rows["answer"], ANSWERS),
+        "answer_frame": numbers(rows["answer_frame"], no_answer),
         "answer_delay": _seconds(rows["answer_time"] - rows["time"], no_answer),
-        "verdict": _words(verdicts["verdict"], VERDICTS),
-        "certainty": _words(verdicts["certainty"], CERTAINTIES),
-        "rule": _words(verdicts["rule"], RULE_NAMES),
-        "reason": _words(verdicts["reason"], vantage.replayed.reasons),
-        "peer_tsval": _numbers(verdicts["peer_tsval"], no_state),
-        "peer_stamp_time": _times(np.where(no_stamp, NO_TIME, verdicts["peer_stamp_time"])),
-        "peer_stamp_frame": _numbers(verdicts["peer_stamp_frame"], no_state | (verdicts["peer_stamp_frame"] == 0)),
-        "tsval_delta": _numbers(verdicts["tsval_delta"], no_state | no_ts),
+        "verdict": words(verdicts["verdict"], VERDICTS),
+        "certainty": words(verdicts["certainty"], CERTAINTIES),
+        "rule": words(verdicts["rule"], RULE_NAMES),
+        "reason": words(verdicts["reason"], vantage.replayed.reasons),
+        "peer_tsval": numbers(verdicts["peer_tsval"], no_state),
+        "peer_stamp_time": times(np.where(no_stamp, NO_TIME, verdicts["peer_stamp_time"])),
+        "peer_stamp_frame": numbers(verdicts["peer_stamp_frame"], no_state | (verdicts["peer_stamp_frame"] == 0)),
+        "tsval_delta": numbers(verdicts["tsval_delta"], no_state | no_ts),
         "stamp_age": _seconds(verdicts["stamp_age"], no_stamp),
-        "cause": _words(np.zeros(count, np.uint8), ("",)) if causes is None else _words(causes["cause"], CAUSES),
-        "cause_certainty": _words(np.zeros(count, np.uint8), ("",))
+        "cause": words(np.zeros(count, np.uint8), ("",)) if causes is None else words(causes["cause"], CAUSES),
+        "cause_certainty": words(np.zeros(count, np.uint8), ("",))
         if causes is None
-        else _words(causes["certainty"], CAUSE_CERTAINTIES),
-        "aggravated_by": _words(np.zeros(count, np.uint8), ("",))
+        else words(causes["certainty"], CAUSE_CERTAINTIES),
+        "aggravated_by": words(np.zeros(count, np.uint8), ("",))
         if causes is None
-        else _words(causes["aggravated_by"], CAUSES, causes["aggravated_by"] == 0),
+        else words(causes["aggravated_by"], CAUSES, causes["aggravated_by"] == 0),
         **dict.fromkeys(PATH_TIMES),
         "uid": _uids(names.capture, rows["conn"]),
         "flow": None,
@@ -172,22 +150,21 @@ def connection_batches(analysis: Analysis) -> Iterator[pa.Table]:
             yield _connections(names, rows, delays)
 
 
-def _rexmit_delays(vantage: Vantage) -> dict[int, list[float]]:
-    """Delays of repeated SYNs after the first, by connection."""
-    first: dict[int, int] = {}
-    delays: dict[int, list[float]] = {}
-    for rows in vantage.tracked.syns.chunks():
-        repeated = np.unique(rows["conn"][rows["attempt"] > 1])
-        mine = rows[np.isin(rows["conn"], repeated)]
-        for conn, time, attempt in mine[["conn", "time", "attempt"]].tolist():
-            if attempt == 1:
-                first[conn] = time
-            elif conn in first:
-                delays.setdefault(conn, []).append((time - first[conn]) / NS)
-    return delays
+def _rexmit_delays(vantage: Vantage) -> tuple[Any, Any]:
+    """Delays of repeated SYNs after the first: ids of their connections, ascending, and beside them seconds."""
+    syns = vantage.tracked.syns
+    repeats = [rows["conn"][rows["attempt"] > 1] for rows in syns.chunks()]
+    several = np.unique(np.concatenate([np.zeros(0, np.int32), *repeats]))
+    if not len(several):
+        return several, np.zeros(0)
+    mine = np.concatenate([rows[["conn", "time", "attempt"]][np.isin(rows["conn"], several)] for rows in syns.chunks()])
+    mine = mine[np.argsort(mine["conn"], kind="stable")]
+    first = np.maximum.accumulate(np.where(mine["attempt"] == 1, np.arange(len(mine)), -1))
+    later = (mine["attempt"] > 1) & (first >= 0) & (mine["conn"][first] == mine["conn"])
+    return mine["conn"][later], (mine["time"] - mine["time"][first])[later] / NS
 
 
-def _connections(names: Names, rows: Records, delays: dict[int, list[float]]) -> pa.Table:
+def _connections(names: Names, rows: Records, delays: tuple[Any, Any]) -> pa.Table:
     seen = rows["seen"]
     orig_ts, resp_ts = (seen & SEEN_TS_ORIG) == 0, (seen & SEEN_TS_RESP) == 0
     no_previous = rows["previous"] < 0
@@ -195,52 +172,48 @@ def _connections(names: Names, rows: Records, delays: dict[int, list[float]]) ->
         "capture": names.constant(len(rows)),
         "uid": _uids(names.capture, rows["conn"]),
         "orig_h": names.host(rows["orig"]),
-        "orig_p": _numbers(rows["orig_p"]),
+        "orig_p": numbers(rows["orig_p"]),
         "resp_h": names.host(rows["resp"]),
-        "resp_p": _numbers(rows["resp_p"]),
-        "start": _times(rows["start"]),
-        "end": _times(rows["end"]),
-        "conn_state": _words(rows["state"], CONN_STATES),
-        "history": _texts(rows["history"]),
-        "isn_orig": _numbers(rows["isn_orig"], (seen & SEEN_SYN) == 0),
-        "isn_resp": _numbers(rows["isn_resp"], (seen & SEEN_SYN_ACK) == 0),
-        "syn_count": _numbers(rows["syn_count"]),
+        "resp_p": numbers(rows["resp_p"]),
+        "start": times(rows["start"]),
+        "end": times(rows["end"]),
+        "conn_state": words(rows["state"], CONN_STATES),
+        "history": letters(rows["history"]),
+        "isn_orig": numbers(rows["isn_orig"], (seen & SEEN_SYN) == 0),
+        "isn_resp": numbers(rows["isn_resp"], (seen & SEEN_SYN_ACK) == 0),
+        "syn_count": numbers(rows["syn_count"]),
         "syn_rexmit_delays": _lists(rows["conn"], delays),
-        "syn_ack_count": _numbers(rows["syn_ack_count"]),
+        "syn_ack_count": numbers(rows["syn_ack_count"]),
         **{
-            name: _times(rows[name])
+            name: times(rows[name])
             for name in (
                 "syn_ack_time", "established_time", "fin_orig_time", "fin_resp_time", "fin_orig_acked",
                 "fin_resp_acked", "rst_time",
             )
         },
-        "rst_by": _words(_reset_by(seen), ("", "orig", "resp", "both")),
-        "closer": _words(rows["closer"], CLOSERS),
-        **{f"{name}_orig": _numbers(rows[f"{name}_orig"], orig_ts) for name in STAMPS},
-        **{f"{name}_resp": _numbers(rows[f"{name}_resp"], resp_ts) for name in STAMPS},
-        "packets_orig": _numbers(rows["packets_orig"]),
-        "packets_resp": _numbers(rows["packets_resp"]),
-        "bytes_orig": _numbers(rows["bytes_orig"]),
-        "bytes_resp": _numbers(rows["bytes_resp"]),
+        "rst_by": words(_reset_by(seen), ("", "orig", "resp", "both")),
+        "closer": words(rows["closer"], CLOSERS),
+        **{f"{name}_orig": numbers(rows[f"{name}_orig"], orig_ts) for name in STAMPS},
+        **{f"{name}_resp": numbers(rows[f"{name}_resp"], resp_ts) for name in STAMPS},
+        "packets_orig": numbers(rows["packets_orig"]),
+        "packets_resp": numbers(rows["packets_resp"]),
+        "bytes_orig": numbers(rows["bytes_orig"]),
+        "bytes_resp": numbers(rows["bytes_resp"]),
         "previous_uid": _uids(names.capture, rows["previous"]),
         "reuse_interval": _seconds(rows["start"] - rows["previous_end"], no_previous),
-        "start_frame": _numbers(rows["start_frame"]),
-        "end_frame": _numbers(rows["end_frame"]),
+        "start_frame": numbers(rows["start_frame"]),
+        "end_frame": numbers(rows["end_frame"]),
     }  # fmt: skip
     return pa.table(columns)
 
 
-def _lists(conns: Any, delays: dict[int, list[float]]) -> pa.Array:
+def _lists(conns: Any, delays: tuple[Any, Any]) -> pa.Array:
     """One list of delays per connection; most are empty."""
-    counts = np.zeros(len(conns), np.int32)
-    values: list[float] = []
-    known = np.isin(conns, list(delays)) if delays else np.zeros(len(conns), np.bool_)
-    for at in np.flatnonzero(known).tolist():
-        mine = delays[int(conns[at])]
-        counts[at] = len(mine)
-        values.extend(mine)
-    offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, pa.float64()))
+    of, seconds = delays
+    start, end = np.searchsorted(of, conns), np.searchsorted(of, conns, side="right")
+    offsets = np.concatenate(([0], np.cumsum(end - start)))
+    at = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], end - start)
+    return lists(offsets, seconds[at])
 
 
 def _reset_by(seen: Any) -> Any:
@@ -260,13 +233,13 @@ def peer_state_batches(analysis: Analysis) -> Iterator[pa.Table]:
                 "capture": names.constant(len(rows)),
                 "server": names.host(rows["server"]),
                 "peer": names.host(rows["peer"]),
-                "time": _times(rows["time"]),
-                "tsval": _numbers(rows["tsval"]),
-                "stamp_second": _numbers(rows["stamp_second"]),
-                "frame": _numbers(rows["frame"]),
-                "event": _words(rows["event"], WRITE_EVENTS),
-                "certain": pa.array(rows["certain"] == 1),
-                "stored": _words(rows["stored"], ("no", "yes", "unknown")),
+                "time": times(rows["time"]),
+                "tsval": numbers(rows["tsval"]),
+                "stamp_second": numbers(rows["stamp_second"]),
+                "frame": numbers(rows["frame"]),
+                "event": words(rows["event"], WRITE_EVENTS),
+                "certain": numbers(rows["certain"] == 1),
+                "stored": words(rows["stored"], ("no", "yes", "unknown")),
                 "uid": _uids(names.capture, rows["conn"]),
             }
         )
@@ -279,28 +252,33 @@ def snat_flow_batches(analysis: Analysis) -> Iterator[pa.Table]:
     columns: dict[str, pa.Array] = {}
     for end, side in (("client", "client"), ("vip", "client"), ("snat", "server"), ("server", "server")):
         columns[f"{end}_h"] = _addresses(rows[f"{end}_hi"], rows[f"{end}_lo"], rows[f"{side}_v6"])
-        columns[f"{end}_p"] = _numbers(rows[f"{end}_p"])
+        columns[f"{end}_p"] = numbers(rows[f"{end}_p"])
     columns |= {
-        "start": _times(rows["start"]),
-        "end": _times(rows["end"]),
+        "start": times(rows["start"]),
+        "end": times(rows["end"]),
         "client_uid": _leg_uids(names, rows["lb"], rows["client_conn"]),
         "lb_uid": _leg_uids(names, rows["lb"], rows["lb_conn"]),
         "server_uid": _leg_uids(names, rows["server"], rows["server_conn"]),
-        "server_capture": _words(rows["server"].astype(np.int64), [*names, ""]),
-        "kind": _words(rows["kind"], FLOW_KINDS),
-        "proof": _words(rows["proof"], PROOFS),
-        "margin": _numbers(rows["margin"]),
-        "rivals": _numbers(rows["rivals"]),
+        "server_capture": words(rows["server"].astype(np.int64), [*names, ""]),
+        "kind": words(rows["kind"], FLOW_KINDS),
+        "proof": words(rows["proof"], PROOFS),
+        "margin": numbers(rows["margin"]),
+        "rivals": numbers(rows["rivals"]),
     }
     yield pa.table(columns)
 
 
 def _addresses(high: Any, low: Any, v6: Any) -> pa.Array:
     """Addresses as text, a dictionary column."""
+    return coded(*_told_apart(high, low, v6))
+
+
+def _told_apart(high: Any, low: Any, v6: Any) -> tuple[Any, pa.Array]:
+    """Of each address its number in a list of their texts."""
     hosts, codes = np.unique(np.stack([high, low, v6.astype(np.uint64)], axis=1), axis=0, return_inverse=True)
     table = np.zeros(len(hosts), HOST.dtype)
-    table["hi"], table["lo"], table["v6"] = hosts[:, 0], hosts[:, 1], hosts[:, 2]
-    return pa.DictionaryArray.from_arrays(pa.array(codes.ravel().astype(np.int32)), pa.array(host_texts(table)))
+    table["hi"], table["lo"], table["v6"] = hosts.T
+    return codes.ravel(), strings(host_texts(table))
 
 
 def _leg_uids(names: list[str], vantages: Any, conns: Any) -> pa.Array:
@@ -309,7 +287,7 @@ def _leg_uids(names: list[str], vantages: Any, conns: Any) -> pa.Array:
     for index, name in enumerate(names):
         mine = (vantages == index) & (conns >= 0)
         texts[mine] = uids(name, conns[mine])
-    return _texts(texts, texts == b"")
+    return letters(texts, texts == b"")
 
 
 def clock_batches(analysis: Analysis) -> Iterator[pa.Table]:
@@ -318,18 +296,18 @@ def clock_batches(analysis: Analysis) -> Iterator[pa.Table]:
     unknown = rows["hz"] == 0
     hosts = [vantage.tracked.hosts for vantage in analysis.vantages]
     columns = {
-        "capture": _words(rows["vantage"].astype(np.int64), [vantage.name for vantage in analysis.vantages]),
+        "capture": words(rows["vantage"].astype(np.int64), [vantage.name for vantage in analysis.vantages]),
         "host": _hosts_of(hosts, rows["vantage"], rows["host"]),
         "peer": _hosts_of(hosts, rows["vantage"], rows["peer"]),
-        "number": _numbers(rows["number"], rows["number"] == 0),
-        "era": _words(rows["era"], ERAS),
-        "hz": _numbers(rows["hz"], unknown),
-        "offset": _numbers(rows["offset"], unknown),
-        "boot": _times(rows["boot"]),
-        "skew_ppm": _numbers(rows["skew_ppm"], unknown),
-        "skew_bound": _numbers(rows["skew_bound"], unknown | ~np.isfinite(rows["skew_bound"])),
-        "packets": _numbers(rows["packets"]),
-        "connections": _numbers(rows["connections"]),
+        "number": numbers(rows["number"], rows["number"] == 0),
+        "era": words(rows["era"], ERAS),
+        "hz": numbers(rows["hz"], unknown),
+        "offset": numbers(rows["offset"], unknown),
+        "boot": times(rows["boot"]),
+        "skew_ppm": numbers(rows["skew_ppm"], unknown | np.isnan(rows["skew_ppm"])),
+        "skew_bound": numbers(rows["skew_bound"], unknown | ~np.isfinite(rows["skew_bound"])),
+        "packets": numbers(rows["packets"]),
+        "connections": numbers(rows["connections"]),
         "span": _seconds(rows["span"]),
     }
     yield pa.table(columns)
@@ -341,8 +319,8 @@ def _hosts_of(tables: list[Records], vantages: Any, ids: Any) -> pa.Array:
     for index, table in enumerate(tables):
         mine = (vantages == index) & (ids >= 0)
         found[mine] = table[ids[mine]]
-    texts = _addresses(found["hi"], found["lo"], found["v6"]) if len(found) else pa.array([], pa.string())
-    return pa.array(texts.to_pylist(), pa.string(), mask=ids < 0).dictionary_encode()
+    codes, texts = _told_apart(found["hi"], found["lo"], found["v6"])
+    return coded(codes, texts, ids < 0)
 
 
 Batches = Callable[[Analysis], Iterator[pa.Table]]
@@ -399,7 +377,7 @@ def _csv(batches: Iterator[pa.Table], path: Path) -> None:
         for number, table in enumerate(batches):
             flat = pa.table(
                 {
-                    f.name: pa.array([" ".join(map(str, v)) for v in table[f.name].to_pylist()], pa.string())
+                    f.name: strings([" ".join(map(str, v)) for v in table[f.name].to_pylist()])
                     if pa.types.is_list(f.type)
                     else table[f.name].cast(pa.string())
                     if pa.types.is_dictionary(f.type)

@@ -20,8 +20,8 @@ from analyzer.units import NO_TIME, NS
 Records = np.ndarray[Any, np.dtype[np.void]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
-MOST_FITTED = 3000
-"""Lines that get a hull; the others of a capture are too many to be looked at one by one."""
+MOST_FITTED = 200
+"""Lines whose skew is measured, those of most packets; the others of a capture are too many for one by one."""
 FIRM_CHAINS = 5
 """Independent connections on each of two lines that prove two hosts."""
 LOOSE = 0.25
@@ -165,19 +165,19 @@ def _fit(rows: Records, stamps: Stamps, origin: Floats, line: Ints, zero: int) -
     samples = np.flatnonzero(of >= 0)
     samples = samples[np.argsort(of[samples], kind="stable")]
     cuts = np.searchsorted(of[samples], np.arange(len(rows) + 1))
-    looked_at = set(np.argsort(-rows["packets"].astype(np.int64), kind="stable")[:MOST_FITTED].tolist())
-    for number, row in enumerate(rows):
+    times = stamps.time[samples]
+    span = np.maximum.reduceat(times, cuts[:-1]) - np.minimum.reduceat(times, cuts[:-1])
+    rows["span"] = np.round(span * NS)
+    rows["skew_ppm"], rows["skew_bound"] = np.nan, np.inf
+    shown = origin.copy()
+    for number in np.argsort(-rows["packets"].astype(np.int64), kind="stable")[:MOST_FITTED].tolist():
         mine = samples[cuts[number] : cuts[number + 1]]
-        time, after, tsval = stamps.time[mine], stamps.after[mine], stamps.tsval[mine]
-        row["span"] = round((float(time.max()) - float(time.min())) * NS)
-        rate, start = float(row["hz"]), float(origin[number])
-        shown, skew, bound = (start, 0.0, np.inf)
-        if number in looked_at:
-            shown, skew, bound = _fitted(time, after, tsval, rate, start)
-        row["offset"] = round(shown) % 2**32
-        row["skew_ppm"], row["skew_bound"] = skew, bound
-        known = row["era"] == PER_HOST
-        row["boot"] = zero - round(float(row["offset"]) / rate * NS) if known else NO_TIME
+        packets = stamps.time[mine], stamps.after[mine], stamps.tsval[mine]
+        fit = _fitted(*packets, float(rows["hz"][number]), float(origin[number]))
+        shown[number], rows["skew_ppm"][number], rows["skew_bound"][number] = fit
+    rows["offset"] = np.round(shown).astype(np.int64) % 2**32
+    ago = np.round(rows["offset"] / rows["hz"] * NS).astype(np.int64)
+    rows["boot"] = np.where(rows["era"] == PER_HOST, zero - ago, NO_TIME)
 
 
 def _fitted(time: Floats, after: Floats, tsval: Ints, rate: float, origin: float) -> tuple[float, float, float]:
@@ -229,7 +229,7 @@ def _unidentified(index: int, one: Seen, stamps: Stamps, line: Ints) -> Records:
     for chunk in one.tracked.connections.chunks():
         whole = chunk[(chunk["seen"] & SEEN_ESTABLISHED) > 0]
         held[whole["orig"]] = held[whole["resp"]] = True
-    unknown = np.flatnonzero(held & ((conns > 0) | ~known))
+    unknown = np.flatnonzero(held & ((conns > 0) | ~known) & ~stamps.left_out)
     out = np.zeros(len(unknown), CLOCK.dtype)
     out["vantage"], out["host"], out["peer"] = index, unknown, -1
     out["era"], out["boot"], out["skew_bound"] = NOT_IDENTIFIABLE, NO_TIME, np.inf

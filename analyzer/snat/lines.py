@@ -54,13 +54,14 @@ class Grouping:
 def group(stamps: Stamps) -> Grouping:
     """Find the lines of every address."""
     count = len(stamps.host)
+    ends = _Ends.of(stamps)
     best = np.zeros(count)
     line = np.full(count, -1, np.int64)
     tables: list[_Clusters] = []
     rates: list[Floats] = []
     base = 0
     for rate in RATES:
-        clusters = _clusters(stamps, rate)
+        clusters = _clusters(stamps, ends, rate)
         mine = np.where(clusters.of >= 0, clusters.worth[clusters.of], 0.0)
         better = mine > best
         best = np.where(better, mine, best)
@@ -90,16 +91,41 @@ class _Clusters:
     end: Floats
 
 
-def _clusters(stamps: Stamps, rate: float) -> _Clusters:
+@dataclass(frozen=True)
+class _Ends:
+    """The first TSvals of all speakers, then their last ones.
+
+    Attributes:
+        host: int64, position in the list of the hosts that speak.
+        time: float64 s.
+        tsval: float64.
+        per_host: int64 per speaking host, its speakers.
+        pause: float64 per speaking host, mean time between two speakers, s.
+    """
+
+    host: Ints
+    time: Floats
+    tsval: Floats
+    per_host: Ints
+    pause: Floats
+
+    @classmethod
+    def of(cls, stamps: Stamps) -> "_Ends":
+        at = np.concatenate((stamps.first, stamps.last))
+        _, host, per_host = np.unique(stamps.host, return_inverse=True, return_counts=True)
+        start, end = _extremes(host[stamps.speaker], stamps.time, len(per_host))
+        pause = (end - start) / per_host
+        return cls(np.tile(host, 2), stamps.time[at], stamps.tsval[at].astype(float), per_host, pause)
+
+
+def _clusters(stamps: Stamps, ends: _Ends, rate: float) -> _Clusters:
     """Cluster the first and last TSval of every speaker by their distance from a line of slope *rate*."""
     count = len(stamps.host)
-    ends = np.concatenate((stamps.first, stamps.last))
-    host = np.concatenate((stamps.host, stamps.host))
-    time = stamps.time[ends]
-    away = (stamps.tsval[ends] - rate * time) % CIRCLE
-    per_host = np.maximum(np.bincount(stamps.host, minlength=1), 1)
-    order = np.lexsort((away, host))
-    label, away_sorted = linked(host[order], away[order], _reach(stamps, per_host, rate)[host[order]])
+    host, time, per_host = ends.host, ends.time, ends.per_host
+    away = (ends.tsval - rate * time) % CIRCLE
+    order = np.argsort(host << 47 | (away * 2**15).astype(np.int64))  # by host, then by distance
+    reach = rate * (NEAR + SKEW / 5 * ends.pause) + 2  # delays, a tick, and skew over a pause
+    label, away_sorted = linked(host[order], away[order], reach[host[order]])
     at = np.empty(2 * count, np.int64)
     at[order] = label
     away[order] = away_sorted
@@ -132,13 +158,6 @@ def distinct(values: Ints) -> Ints:
     """Each value once, ascending."""
     ordered = np.sort(values)
     return ordered[np.concatenate((np.ones(len(ordered[:1]), np.bool_), ordered[1:] != ordered[:-1]))]
-
-
-def _reach(stamps: Stamps, per_host: Ints, rate: float) -> Floats:
-    """How far apart two neighbours of one line may be, ticks, per host: delays, a tick, and skew over a pause."""
-    start, end = _extremes(stamps.host[stamps.speaker], stamps.time, len(per_host))
-    pause = np.where(end > start, end - start, 0.0) / per_host
-    return np.asarray(rate * (NEAR + SKEW / 5 * pause) + 2)
 
 
 def linked(host: Ints, away: Floats, reach: Floats) -> tuple[Ints, Floats]:

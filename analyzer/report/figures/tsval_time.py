@@ -136,7 +136,7 @@ def _clocks(axes: Axes, view: View, mine: Points, scale: _Scale, box: tuple[floa
     local = np.linspace(0, max(span - began, 1.0), 400)
     label: str | None = "clock of a host behind it" if len(mine_) == 1 else f"clocks of {len(mine_)} hosts behind it"
     for clock in mine_[np.argsort(-mine_["packets"].astype(np.int64), kind="stable")][:MOST_CLOCKS]:
-        ticks = int(clock["offset"]) + float(clock["hz"]) * (1 + float(clock["skew_ppm"]) * 1e-6) * local
+        ticks = int(clock["offset"]) + float(clock["hz"]) * (1 + float(np.nan_to_num(clock["skew_ppm"])) * 1e-6) * local
         shown = scale(np.mod(ticks, CIRCLE))
         shown = np.where((shown < bottom) | (shown > top), np.nan, shown)
         shown[1:][np.abs(np.diff(np.mod(ticks, CIRCLE))) > CIRCLE / 2] = np.nan
