@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from analyzer.anonymize import Anonymizer
 from analyzer.capture import open_capture
@@ -20,9 +19,10 @@ from analyzer.diagnosis.question import Question, narrow, parse_address, parse_t
 from analyzer.diagnosis.whatif import suggested
 from analyzer.errors import InputError, UsageError
 from analyzer.kernel.profiles import find_profile
-from analyzer.kernel.settings import SYSCTLS, Settings, parse_sysctls
-from analyzer.replay.choice import Score, agree, contested_part, plausible, rank, screens
+from analyzer.kernel.settings import SYSCTLS, Settings
+from analyzer.replay.choice import SERVERS_DIFFER, Score, agree, contested_part, plausible, rank, screens
 from analyzer.replay.evidence import completed_handshakes, empty_by_counters
+from analyzer.replay.given import Given, read_given, shared_out
 from analyzer.replay.run import Replayed, Scope, replay
 from analyzer.replay.traces import evidence
 from analyzer.replay.vantage import LOAD_BALANCER, SERVER
@@ -44,8 +44,8 @@ class AnalyzeOptions:
         servers, lbs: Inputs taken on a server, at the load balancer.
         kernel: Profile name, version, ``uname`` output, or ``auto``.
         sysctls: Settings by kernel name.
-        sysctl_file: Output of ``sysctl -a``.
-        backlog: The listener's backlog (Send-Q of ``ss -ltn``).
+        sysctl_file: Output of ``sysctl -a``; several: one per server in their order, each with its own kernel line.
+        backlog: The listener's backlog (Send-Q of ``ss -ltn``); several: one per server in their order.
         netstat: (before, after) files of the hosts' counters, one pair per server in their order.
         probe_log: Output of a probe on the server.
         port, vip: Narrow the question to this port, to this virtual (or server's) address.
@@ -58,8 +58,8 @@ class AnalyzeOptions:
     lbs: Sequence[str] = ()
     kernel: str = "auto"
     sysctls: dict[str, int] = field(default_factory=dict)
-    sysctl_file: str | None = None
-    backlog: int | None = None
+    sysctl_file: str | Sequence[str] | None = None
+    backlog: int | Sequence[int] | None = None
     netstat: Sequence[tuple[str, str]] = ()
     probe_log: str | None = None
     port: int | None = None
@@ -67,6 +67,13 @@ class AnalyzeOptions:
     since: str | None = None
     until: str | None = None
     anonymizer: Anonymizer | None = None
+
+    @property
+    def given(self) -> list[Given]:
+        """Kernel and settings of all servers, or of each."""
+        files = [self.sysctl_file] if isinstance(self.sysctl_file, str) else self.sysctl_file
+        backlogs = [self.backlog] if isinstance(self.backlog, int) else self.backlog
+        return read_given(self.kernel, self.sysctls, files or (), backlogs or ())
 
     @property
     def question(self) -> Question:
@@ -89,7 +96,7 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
         InputError: Nothing readable.
         UsageError: A setting or profile that does not exist, or no input at all.
     """
-    settings, kernel = _known(options)
+    given = options.given
     question = options.question
     snapshots = load_pairs(options.netstat)
     hide = None if options.anonymizer is None else options.anonymizer.text
@@ -98,43 +105,23 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     order = {"server": 0, "lb": 1, "client": 2}
     sides = [(side or side_of(tracked), tracked) for side, tracked in captures]
     sides.sort(key=lambda pair: order[pair[0]])
+    known = shared_out(given, [side for side, _ in sides])
     joined = join([Seen(tracked.name, side, tracked) for side, tracked in sides])
     empty = [_begins_empty(side, tracked, snapshots[i : i + 1]) for i, (side, tracked) in enumerate(sides)]
     scopes = [_scope(side, tracked, joined, empty[i]) for i, (side, tracked) in enumerate(sides)]
-    vantages = [_judge(tracked, side, settings, kernel, scopes[i]) for i, (side, tracked) in enumerate(sides)]
+    vantages = [_judge(tracked, side, known[i], scopes[i]) for i, (side, tracked) in enumerate(sides)]
     seen = [vantage for vantage, _ in vantages]
     counters = reconcile_all(seen, snapshots)
     probe = None if log is None else match_any(log, seen)
     narrow(seen, joined, question)
-    known = Known(deltas(counters), cookies=bool(settings.syncookies))
-    diagnosis = diagnose(seen, joined, vantages[0][1], known)
+    cookies = any(one.settings.syncookies for one in given)
+    diagnosis = diagnose(seen, joined, _kernel(vantages), Known(deltas(counters), cookies))
     diagnosis.counters, diagnosis.probe = counters, probe
     diagnosis.blast = blast_radius(seen, joined)
     problems = [problem for vantage in seen for problem in vantage.tracked.problems]
     analysis = Analysis(seen, diagnosis, problems, VERSION, joined, options.anonymizer)
     diagnosis.whatif = [] if question.narrow else suggested(analysis)
     return analysis
-
-
-def _known(options: AnalyzeOptions) -> tuple[Settings, str]:
-    """Settings and kernel as given by options and files."""
-    values: dict[str, int] = {}
-    kernel = options.kernel
-    if options.sysctl_file is not None:
-        try:
-            text = Path(options.sysctl_file).read_text(errors="replace")
-        except OSError as error:
-            raise InputError(f"{options.sysctl_file}: cannot be read: {error.strerror}") from None
-        values, named = parse_sysctls(text)
-        if kernel == "auto" and named is not None:
-            kernel = named
-    try:
-        settings = Settings(backlog=options.backlog).override({**values, **options.sysctls})
-        if kernel != "auto":
-            find_profile(kernel)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    return settings, kernel
 
 
 def _read(options: AnalyzeOptions, progress: Progress | None) -> list[tuple[str, Tracked]]:
@@ -171,14 +158,10 @@ def _scope(side: str, tracked: Tracked, joined: Joined, empty: bool) -> Scope:
     return Scope(LOAD_BALANCER, known_empty=empty, front_hosts=front)
 
 
-def _judge(tracked: Tracked, side: str, settings: Settings, kernel: str, scope: Scope) -> tuple[Vantage, KernelChoice]:
-    """Replay one capture under the given kernel, or under the one that fits best."""
-    if kernel != "auto":
-        profile = find_profile(kernel)
-        replayed = replay(tracked, profile, settings, scope)
-        choice = KernelChoice(profile.name, profile.covers, f"given as {kernel!r}")
-    else:
-        replayed, choice = _chosen(tracked, settings, scope)
+def _judge(tracked: Tracked, side: str, given: Sequence[Given], scope: Scope) -> tuple[Vantage, KernelChoice]:
+    """Replay one capture; where it shows several unlike servers, certain is what all of them agree on."""
+    (replayed, choice), *others = [_replay(tracked, one, scope) for one in given]
+    replayed = agree(replayed, [other for other, _ in others], tracked, SERVERS_DIFFER)
     in_force = replayed.hypothesis.settings
     choice = replace(
         choice,
@@ -186,6 +169,23 @@ def _judge(tracked: Tracked, side: str, settings: Settings, kernel: str, scope: 
         evidence=evidence(tracked, replayed),
     )
     return Vantage(tracked.name, side, tracked, replayed), choice
+
+
+def _replay(tracked: Tracked, given: Given, scope: Scope) -> tuple[Replayed, KernelChoice]:
+    """Under the given kernel, or under the one that fits best."""
+    if given.kernel == "auto":
+        return _chosen(tracked, given.settings, scope)
+    profile = find_profile(given.kernel)
+    choice = KernelChoice(profile.name, profile.covers, f"given as {given.kernel!r}")
+    return replay(tracked, profile, given.settings, scope), choice
+
+
+def _kernel(vantages: Sequence[tuple[Vantage, KernelChoice]]) -> KernelChoice:
+    """The decisive capture's kernel, with a word on servers that have another."""
+    first = vantages[0][1]
+    unlike = [(v.name, c) for v, c in vantages if v.side == "server" and c.profile != first.profile]
+    told = ", ".join(f"{name}: {choice.profile}" for name, choice in unlike)
+    return replace(first, why=f"{first.why}; {told}") if told else first
 
 
 def _chosen(tracked: Tracked, settings: Settings, scope: Scope) -> tuple[Replayed, KernelChoice]:

@@ -57,11 +57,22 @@ def analyze(
         typer.Option(metavar="NAME=VALUE", help="A setting of the server (repeatable).", show_default=False),
     ] = None,
     sysctl_file: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Output of sysctl -a on the server.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Output of sysctl -a on the server, where a line may name its kernel. One for all servers, or one "
+            "per --server, in their order.",
+            show_default=False,
+        ),
     ] = None,
     backlog: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=0, help="The listener's backlog: Send-Q of ss -ltn.", show_default=False),
+        list[int] | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="The listener's backlog: Send-Q of ss -ltn. One for all servers, or one per --server.",
+            show_default=False,
+        ),
     ] = None,
     netstat: Annotated[
         list[str] | None,

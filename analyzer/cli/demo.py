@@ -29,8 +29,8 @@ def demo(
     options = AnalyzeOptions(
         servers=[str(folder / f"server-{name}.pcap") for name in names],
         lbs=[str(folder / name) for name in done.files if name.startswith("lb")],
-        sysctl_file=str(folder / "sysctl.txt"),
-        backlog=scenario.server[0].backlog,
+        sysctl_file=[str(folder / f"sysctl-{name}.txt") for name in names],
+        backlog=[group.backlog for group in scenario.server for _ in range(group.count)],
         netstat=[(str(folder / f"netstat-{n}-before.txt"), str(folder / f"netstat-{n}-after.txt")) for n in names],
         probe_log=str(folder / "probe.log"),
     )

@@ -21,6 +21,8 @@ Records = np.ndarray[Any, np.dtype[np.void]]
 CANDIDATES = ("el6", "3.4", "3.10", "el7.9", "3.14", "3.17", "4.9.337", "6.1", "6.18")
 """Profiles whose rules differ on the wire; their neighbours behave like one of them."""
 
+PROFILES_DIFFER = "depends on the kernel: plausible profiles decide differently (give --kernel)"
+SERVERS_DIFFER = "depends on which server got it: their kernels or settings decide differently"
 SCORED_EVENTS = 60_000
 SLACK_SHARE = 0.02
 _CERTAIN, _POSSIBLE = CERTAINTIES.index("certain"), CERTAINTIES.index("possible")
@@ -147,20 +149,21 @@ def plausible(scores: list[Score]) -> list[Score]:
     return [s for s in scores if s.refuted <= best.refuted and s.missed <= best.missed + slack]
 
 
-def agree(first: Replayed, others: list[Replayed], tracked: Tracked) -> Replayed:
+def agree(first: Replayed, others: list[Replayed], tracked: Tracked, why: str = PROFILES_DIFFER) -> Replayed:
     """The first replay's verdicts, certain only where every other replay is certain of the same.
 
     Args:
         first: Replay of the whole capture.
         others: Replays of the whole capture, or of its ``contested_part``.
         tracked: The whole capture.
+        why: Reason given for a verdict that they do not agree on.
     """
     if not others:
         return first
     if len(others[0].verdicts) != len(first.verdicts):
-        return _agree_on_part(first, others, tracked)
+        return _agree_on_part(first, others, tracked, _reason(first, why))
     merged = Spool(VERDICT)
-    reason = _reason(first)
+    reason = _reason(first, why)
     for chunks in zip(first.verdicts.chunks(), *(o.verdicts.chunks() for o in others), strict=True):
         own = chunks[0].copy()
         for other in chunks[1:]:
@@ -170,8 +173,8 @@ def agree(first: Replayed, others: list[Replayed], tracked: Tracked) -> Replayed
     return first
 
 
-def _reason(first: Replayed) -> int:
-    first.reasons.append("depends on the kernel: plausible profiles decide differently (give --kernel)")
+def _reason(first: Replayed, why: str) -> int:
+    first.reasons.append(why)
     return len(first.reasons) - 1
 
 
@@ -184,10 +187,10 @@ def _lower(own: Records, where: Any, other: Records, reason: int) -> None:
     own["reason"][differ] = reason
 
 
-def _agree_on_part(first: Replayed, others: list[Replayed], tracked: Tracked) -> Replayed:
+def _agree_on_part(first: Replayed, others: list[Replayed], tracked: Tracked, reason: int) -> Replayed:
     contested = contested_chains(tracked)
     said = [o.verdicts.to_array() for o in others]
-    merged, done, reason = Spool(VERDICT), 0, _reason(first)
+    merged, done = Spool(VERDICT), 0
     for syns, verdicts in zip(tracked.syns.chunks(), first.verdicts.chunks(), strict=True):
         own = verdicts.copy()
         where = np.flatnonzero(contested[syns["chain"]])
