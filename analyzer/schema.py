@@ -55,6 +55,7 @@ OPT_TFO = 128  # TCP Fast Open
 OPT_TOA = 256  # client address option of a load balancer (252-254)
 OPT_BAD = 512  # an option of impossible length
 OPT_PROXY = 1024  # no option: the payload begins like a PROXY protocol header
+ACKS_UNSEEN = 2048  # no option, in EVENT only: the packet acknowledges what the capture lacks
 
 # bits of PACKET.meta
 META_V6 = 1
@@ -276,7 +277,7 @@ EVENT = _table(
     ("rtt_min", "u4", "us", "smallest round trip of the connection so far, 0 if none"),
     ("rtt_max", "u4", "us", "largest so far"),
     ("flags", "u2", "", "TCP flags; ICMP type << 8 | code"),
-    ("opts", "u2", "", "OPT_* bits"),
+    ("opts", "u2", "", "OPT_* bits, ACKS_UNSEEN"),
     ("ipid", "u2", "", "IPv4 identification"),
     ("seen", "u2", "", "CONNECTION.seen after this packet"),
     ("kind", "u1", "", "KIND_*"),

@@ -30,6 +30,7 @@ from analyzer.connections.state import (
 )
 from analyzer.schema import (
     ACK,
+    ACKS_UNSEEN,
     ANSWER_ACK,
     ANSWER_ICMP,
     ANSWER_NONE,
@@ -68,6 +69,7 @@ def _open(p, is_a, orig_is_source, table, at, older, slots, conns, hosts, host_t
     s.closed = s.syn_open = s.ts_off = s.sampling = s.responder_spoke = s.responder_data = 0
     s.orig_known = s.resp_known = s.wup_known = s.letters = 0
     s.early_events = s.late_events = 0
+    s.acks_unseen = s.holed_orig = s.holed_resp = s.unseen_orig = s.unseen_resp = 0
     s.told = s.rcv_wnd = s.rcv_wup = s.ts_recent = 0
     s.newest_syn = -1
     s.ts_recent_time = NO_TIME
@@ -152,6 +154,9 @@ def _event(p, c, s, responder, events, state):
     e.rcv_wup, e.rcv_wnd = s.rcv_wup, s.rcv_wnd
     e.rtt_min, e.rtt_max = c.rtt_min, c.rtt_max
     e["flags"], e.opts, e.ipid, e.seen, e.kind = p["flags"], p.opts, p.ipid, c.seen, p.kind
+    if s.acks_unseen:
+        e.opts |= ACKS_UNSEEN
+        s.acks_unseen = 0
     e.resp = 1 if responder else 0
 
 
@@ -205,7 +210,7 @@ def _speaks_of_older(c, s, slots, conns, p, responder):
 @njit(cache=True)
 def _worth_telling(c, s, p, responder, before):
     """Whether the server's kernel may decide something by this packet (see ``schema.EVENT``)."""
-    if p["flags"] & (SYN | RST | FIN):
+    if p["flags"] & (SYN | RST | FIN) or s.acks_unseen:
         return True
     if before & SEEN_FIN_RESP:
         if s.late_events >= LATE_EVENTS:

@@ -188,6 +188,10 @@ def from_orig(c, s, p):
             repeated = p.length > 0 and d32(end, np.int64(s.orig_next)) <= 0
             if gap:
                 c.seen |= SEEN_GAP_ORIG
+                if not s.holed_orig:
+                    s.holed_orig, s.hole_orig, s.hole_orig_end = 1, s.orig_next, p.seq
+            elif s.holed_orig and d32(np.int64(p.seq), np.int64(s.hole_orig)) <= 0 < d32(end, np.int64(s.hole_orig)):
+                s.holed_orig = 0
         if not s.orig_known or d32(end, np.int64(s.orig_next)) > 0:
             s.orig_next = end
             s.orig_known = 1
@@ -211,6 +215,11 @@ def from_orig(c, s, p):
             c.fin_resp_acked_frame = p.frame
         if s.resp_known and d32(ack, np.int64(s.resp_next)) > 0:
             c.seen |= SEEN_GAP_RESP
+        if (not s.resp_known or d32(ack, np.int64(s.resp_next)) > 0) and c.seen & SEEN_SYN:
+            s.acks_unseen = s.unseen_resp == 0 or d32(ack, np.int64(s.unseen_resp)) > 0
+            s.unseen_resp = p.ack
+        elif s.holed_resp and d32(ack, np.int64(s.hole_resp_end)) >= 0:
+            s.acks_unseen, s.holed_resp = 1, 0
     if p.length and c.first_data_orig == NO_TIME:
         c.first_data_orig = p.time
         c.digest_orig = p.digest
@@ -242,6 +251,10 @@ def from_resp(c, s, p):
             repeated = (p.length > 0 or flags & SYN) and d32(end, np.int64(s.resp_next)) <= 0
             if gap:
                 c.seen |= SEEN_GAP_RESP
+                if not s.holed_resp:
+                    s.holed_resp, s.hole_resp, s.hole_resp_end = 1, s.resp_next, p.seq
+            elif s.holed_resp and d32(np.int64(p.seq), np.int64(s.hole_resp)) <= 0 < d32(end, np.int64(s.hole_resp)):
+                s.holed_resp = 0
         if repeated:
             s.sampling = 0
         elif (p.length > 0 or flags & SYN) and not s.sampling:
@@ -263,6 +276,10 @@ def from_resp(c, s, p):
             c.fin_orig_acked_frame = p.frame
         if s.orig_known and d32(ack, np.int64(s.orig_next)) > 0:
             c.seen |= SEEN_GAP_ORIG
+            s.acks_unseen = s.unseen_orig == 0 or d32(ack, np.int64(s.unseen_orig)) > 0
+            s.unseen_orig = p.ack
+        elif s.holed_orig and d32(ack, np.int64(s.hole_orig_end)) >= 0:
+            s.acks_unseen, s.holed_orig = 1, 0
     if p.length and c.first_data_resp == NO_TIME:
         c.first_data_resp = p.time
         c.digest_resp = p.digest

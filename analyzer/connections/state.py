@@ -49,6 +49,9 @@ SLOT = np.dtype(
         ("resp_known", "u1"),
         ("wup_known", "u1"),
         ("letters", "u1"),
+        ("holed_orig", "u1"),
+        ("holed_resp", "u1"),
+        ("acks_unseen", "u1"),  # the latest packet acknowledged what the capture lacks
         ("next_free", "i4"),
         ("older", "i4"),  # slot of the previous incarnation while it may still speak, -1
         ("orig_next", "u4"),  # highest sequence number seen + 1, per direction
@@ -59,6 +62,12 @@ SLOT = np.dtype(
         ("sample_end", "u4"),
         ("fin_orig_end", "u4"),
         ("fin_resp_end", "u4"),
+        ("unseen_orig", "u4"),  # highest number acknowledged beyond orig_next and resp_next, 0 if none
+        ("unseen_resp", "u4"),
+        ("hole_orig", "u4"),  # first missing number and the end of the hole, while it is neither filled nor acknowledged
+        ("hole_orig_end", "u4"),
+        ("hole_resp", "u4"),
+        ("hole_resp_end", "u4"),
         ("told", "u4"),  # which history letters were given
         ("syn_length", "u2"),  # data in the first SYN (RFC 7413)
         ("early_events", "u2"),

@@ -333,6 +333,8 @@ class Engine:
         if ev.chain in self._certain_refusals:
             self.contradictions.append((ev.conn, "taken"))
         self._learn_taken(ev)
+        if self.queues is not None:
+            self.queues.of(ev.chain).third_ack(ev.chain)
         fresh = Socket(Phase.OPEN, ev.conn, ev.time)
         self._follow(fresh, ev)
         self.sockets[ev.chain] = fresh
