@@ -17,10 +17,9 @@ from analyzer.snat.evidence import LATE, Array, Points, group_ids, latest_before
 from analyzer.snat.journeys import LAYER4, LAYER7, Pairs
 from analyzer.snat.model import Records, Seen
 from analyzer.snat.pairing import BACK, FRONT, OTHER, PAYLOAD, SERVER, TIMING, Links, by_ip_id
-from analyzer.units import MS, NO_TIME, NS, US
+from analyzer.snat.sides import AHEAD, BEHIND, WINDOW, asked_as_members, directions, inside
+from analyzer.units import MS, NO_TIME, US
 
-WINDOW = 10 * NS
-"""A proxy opens its own connection within this time after the client's, or the pair is not looked for."""
 MOST_RIVALS = 16
 """Candidates per leg; the nearest in time are kept."""
 CLEAR = 0.9
@@ -105,39 +104,25 @@ def _unpaired(points: Points, one: Seen, links: Links, vantage: int, taken: Arra
 
 
 def _name_sides(rows: Records, links: Links, mine: Array, ends: Ends) -> None:
-    """Tell virtual services from pool members, where no SYN told it: by payload, else by who comes first."""
-    services = rows["service"][ends.first]
-    names, codes = np.unique(services, return_inverse=True)
+    """Tell virtual services from pool members, where no SYN told it."""
+    names, codes = np.unique(rows["service"][ends.first], return_inverse=True)
     known = np.zeros(len(names), np.int8)
     known[codes] = links.role[ends.first]
     if not (known == OTHER).any():
         return
-    votes = _votes(ends.conns, codes, len(names))
-    role = np.where(known != OTHER, known, np.where(votes > 0, FRONT, np.where(votes < 0, BACK, OTHER)))
+    told = directions(ends.conns, codes, len(names))
+    role = np.where(known != OTHER, known, np.select([told == AHEAD, told == BEHIND], [FRONT, BACK], OTHER))
+    _give(rows, links, mine, names, role)
+    role[(role == OTHER) & asked_as_members(rows, links.role, mine, names)] = BACK
     role[(role == OTHER) & (known == BACK).any()] = FRONT
-    at = np.searchsorted(names, rows["service"][mine])
-    at = np.minimum(at, len(names) - 1)
+    _give(rows, links, mine, names, role)
+
+
+def _give(rows: Records, links: Links, mine: Array, names: Array, role: Array) -> None:
+    """Roles of services to those of their SYNs that have none."""
+    at = np.minimum(np.searchsorted(names, rows["service"][mine]), len(names) - 1)
     change = (links.role[mine] == OTHER) & (names[at] == rows["service"][mine])
     links.role[mine[change]] = role[at[change]]
-
-
-def _votes(conns: Records, codes: Array, count: int) -> Array:
-    """Per service: how often it comes first, less how often second, among connections with the same payload."""
-    votes = np.zeros(count, np.int64)
-    for digest in ("digest_orig", "digest_resp"):
-        order = np.lexsort((conns["start"], conns[digest]))
-        a, b = order[:-1], order[1:]
-        same = (conns[digest][a] == conns[digest][b]) & (conns[digest][a] != 0) & (codes[a] != codes[b])
-        same &= conns["start"][b] - conns["start"][a] < WINDOW
-        votes += np.bincount(codes[a[same]], minlength=count) - np.bincount(codes[b[same]], minlength=count)
-    if votes.any():
-        return votes
-    order = np.argsort(conns["start"], kind="stable")
-    gaps = np.diff(conns["start"][order])
-    ahead, behind = np.r_[gaps, WINDOW], np.r_[WINDOW, gaps]
-    near = np.minimum(ahead, behind) < 100 * MS
-    first = np.where(ahead < behind, 1, -1) * near
-    return np.bincount(codes[order], weights=first, minlength=count).astype(np.int64)
 
 
 # ---- candidates and their cost ----------------------------------------------------------------
@@ -204,14 +189,10 @@ def _possible(front: Ends, back: Ends, a: Array, b: Array) -> tuple[Array, Array
     The server's leg is the load balancer's own, from an address that no client has, unless it shows the
     client's address and port.
     """
-    good = back.conns["start"][b] <= front.conns["end"][a] + NS
     own = ~np.isin(back.conns["orig"], front.conns["orig"])[b]
     shown = front.conns["orig"][a] == back.conns["orig"][b]
-    good &= own | (shown & (front.conns["orig_p"][a] == back.conns["orig_p"][b]))
-    for name, later in (("first_data_orig", back), ("first_data_resp", front)):
-        f, s = front.conns[name][a], back.conns[name][b]
-        late = s - f if later is back else f - s
-        good &= (f == NO_TIME) | (s == NO_TIME) | (late >= -LATE)
+    good = own | (shown & (front.conns["orig_p"][a] == back.conns["orig_p"][b]))
+    good &= inside(front.conns[a], back.conns[b])
     return a[good], b[good]
 
 
