@@ -5,7 +5,7 @@ that memory is bounded by what is open at one moment and not by what was ever se
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -77,6 +77,25 @@ class Spool:
             self._file.seek(0, 2)
         if self._fill:
             yield self._tail[: self._fill]
+
+    def columns(self, names: Sequence[str], where: Callable[[Records], Any] | None = None) -> Records:
+        """Some columns in one packed array: rows are wide, and a look at a few columns need not copy them all.
+
+        Args:
+            names: Columns.
+            where: Chunk → bool or indices: which of its rows; None for all.
+        """
+        dtype = np.dtype([(name, self.dtype[name]) for name in names])
+        parts = [np.zeros(0, dtype)]
+        for chunk in self.chunks():
+            chosen = None if where is None else where(chunk)
+            if chosen is not None and chosen.dtype == np.bool_:
+                chosen = np.flatnonzero(chosen)
+            part = np.empty(len(chunk) if chosen is None else len(chosen), dtype)
+            for name in names:
+                part[name] = chunk[name] if chosen is None else chunk[name][chosen]
+            parts.append(part)
+        return np.concatenate(parts)
 
     def to_array(self) -> Records:
         """All rows in one array: for small tables and tests."""

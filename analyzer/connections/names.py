@@ -1,6 +1,8 @@
 """Ids as text: addresses and Zeek-like connection uids."""
 
 import ipaddress
+import socket
+import struct
 import weakref
 from typing import Any
 
@@ -19,8 +21,10 @@ def host_text(hosts: Records, host: int) -> str:
 
 
 def _text(high: int, low: int, v6: int) -> str:
+    if v6 and high:  # without upper half the two differ: ::1.2.3.4
+        return socket.inet_ntop(socket.AF_INET6, struct.pack(">QQ", high, low))
     if v6:
-        return str(ipaddress.IPv6Address(high << 64 | low))
+        return str(ipaddress.IPv6Address(low))
     return f"{low >> 24 & 255}.{low >> 16 & 255}.{low >> 8 & 255}.{low & 255}"
 
 
@@ -31,10 +35,16 @@ def host_texts(hosts: Records) -> list[str]:
     """All addresses, by host id; kept while the table of hosts lives."""
     known = _TEXTS.get(id(hosts))
     if known is None or known[0]() is not hosts:
-        known = (weakref.ref(hosts), [_text(*row) for row in hosts.tolist()])
-        _TEXTS.clear()
+        known = (weakref.ref(hosts), address_texts(hosts))
+        for key in [key for key, (table, _) in _TEXTS.items() if table() is None]:
+            del _TEXTS[key]
         _TEXTS[id(hosts)] = known
     return known[1]
+
+
+def address_texts(hosts: Records) -> list[str]:
+    """The same for a table that is looked at once."""
+    return [_text(*row) for row in hosts.tolist()]
 
 
 def uids(name: str, conns: np.ndarray[Any, np.dtype[np.int32]]) -> np.ndarray[Any, np.dtype[np.bytes_]]:

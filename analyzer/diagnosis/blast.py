@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.connections.names import host_text
+from analyzer.connections.names import host_texts
 from analyzer.diagnosis.clock import CommonClock
 from analyzer.diagnosis.coverage import CLIENT_LEG, LB_SERVER_LEG
 from analyzer.diagnosis.decide import Journeys
@@ -26,6 +26,7 @@ PORTS = 64_512
 MOST_INTERVALS = 100_000
 """Reuse intervals that are kept; beyond it every n-th."""
 MINUTE = 60 * NS
+_WANTED = ("orig", "resp", "orig_p", "resp_p", "start", "end", "previous", "previous_end")
 _RISKY = [VERDICTS.index(word) for word in ("drop", "ack", "rst")]
 _JUDGED = [VERDICTS.index(word) for word in ("accept", "cookie", "drop", "ack", "rst")]
 
@@ -49,11 +50,14 @@ class _Names:
     def __init__(self) -> None:
         self.texts: list[str] = []
         self._numbers: dict[str, int] = {}
+        self._of: dict[str, Array] = {}
 
     def numbers(self, vantage: Vantage) -> Array:
         """Number of each host id of a capture."""
-        hosts = vantage.tracked.hosts
-        return np.array([self._number(host_text(hosts, h)) for h in range(len(hosts))], np.int64)
+        if vantage.name not in self._of:
+            texts = host_texts(vantage.tracked.hosts)
+            self._of[vantage.name] = np.array([self._number(text) for text in texts], np.int64)
+        return self._of[vantage.name]
 
     def _number(self, text: str) -> int:
         if text not in self._numbers:
@@ -131,27 +135,24 @@ def _clients_of(vantages: Sequence[Vantage], joined: Joined, journeys: Journeys,
 
 def _clients(syns: _Syns, texts: list[str]) -> tuple[tuple[str, str, int, int], ...]:
     """(client, source, SYNs, failed SYNs), worst first."""
-    pairs, which = np.unique(np.stack([syns.client, syns.source]), axis=1, return_inverse=True)
-    which = which.ravel()
+    pairs, which = np.unique(syns.client << 32 | syns.source, return_inverse=True)
     total, failed = np.bincount(which), np.bincount(which, weights=syns.failed).astype(np.int64)
     order = np.lexsort((-total, -failed)) if len(total) else total
-    return tuple(
-        (texts[int(pairs[0, at])], texts[int(pairs[1, at])], int(total[at]), int(failed[at])) for at in order.tolist()
-    )
+    rows = zip(pairs[order].tolist(), total[order].tolist(), failed[order].tolist(), strict=True)
+    return tuple((texts[pair >> 32], texts[pair & 0xFFFFFFFF], syns_, lost) for pair, syns_, lost in rows)
 
 
 def _at_risk(syns: _Syns, texts: list[str]) -> tuple[tuple[int, str, float, float], ...]:
     """(minute, source, share of first SYNs that the model says fail, share that failed)."""
     fresh = syns.first & syns.judged
-    minutes, sources = syns.time[fresh] // MINUTE * MINUTE, syns.source[fresh]
-    keys, which = np.unique(np.stack([minutes, sources]), axis=1, return_inverse=True)
-    which = which.ravel()
+    minutes = syns.time[fresh] // MINUTE
+    first = int(minutes.min(initial=np.iinfo(np.int64).max)) if len(minutes) else 0
+    keys, which = np.unique((minutes - first) << 32 | syns.source[fresh], return_inverse=True)
     total = np.bincount(which)
     risky = np.bincount(which, weights=syns.risky[fresh]) / np.maximum(total, 1)
     failed = np.bincount(which, weights=syns.failed[fresh]) / np.maximum(total, 1)
-    return tuple(
-        (int(keys[0, at]), texts[int(keys[1, at])], float(risky[at]), float(failed[at])) for at in range(len(total))
-    )
+    rows = zip(keys.tolist(), risky.tolist(), failed.tolist(), strict=True)
+    return tuple(((first + (key >> 32)) * MINUTE, texts[key & 0xFFFFFFFF], risk, lost) for key, risk, lost in rows)
 
 
 def _connections(
@@ -162,16 +163,12 @@ def _connections(
     servers = [vantage for vantage in vantages if vantage.side == "server"] or list(vantages)
     for vantage in servers:
         services = _services(vantage, joined)
-        parts = []
-        for chunk in vantage.tracked.connections.chunks():
-            rows = chunk
-            if services is not None:
-                rows = chunk[np.isin(chunk["resp"].astype(np.int64) << 16 | chunk["resp_p"], services)]
-            again = rows[(rows["previous"] >= 0) & (rows["previous_end"] != NO_TIME)]
-            reuse.append((again["start"] - again["previous_end"]) / NS)
-            parts.append(rows[["orig", "resp", "orig_p", "start", "end"]].copy())
-        numbers = names.numbers(vantage)
-        ports += _ports(np.concatenate(parts), numbers, names.texts) if parts else []
+        rows = vantage.tracked.connections.columns(_WANTED)
+        if services is not None:
+            rows = rows[np.isin(rows["resp"].astype(np.int64) << 16 | rows["resp_p"], services)]
+        again = rows[(rows["previous"] >= 0) & (rows["previous_end"] != NO_TIME)]
+        reuse.append((again["start"] - again["previous_end"]) / NS)
+        ports += _ports(rows, names.numbers(vantage), names.texts)
     ports.sort(key=lambda row: -row[3])
     return np.sort(np.concatenate(reuse)), tuple(ports)
 

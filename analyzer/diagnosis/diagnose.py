@@ -85,7 +85,7 @@ def _findings(
     vantages: Sequence[Vantage], joined: Joined, account: Account, listeners: tuple[Listener, ...]
 ) -> list[Finding]:
     """One finding per cause that explains any SYN, the strongest first."""
-    total = account.summary().syns
+    total = sum(tally.count for tally in account.tallies)
     given = {vantage.side for vantage in vantages}
     teller = Teller(vantages, joined)
     found = []

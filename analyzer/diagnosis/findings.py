@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.connections.names import host_text
+from analyzer.connections.names import host_texts
 from analyzer.diagnosis.causes import REGISTRY
 from analyzer.diagnosis.causes.base import Cause, Told
 from analyzer.diagnosis.facts import Facts
@@ -57,8 +57,8 @@ class Account:
         """Count the deciding rows of one chunk."""
         self.by_verdict.update(_words(facts.verdicts["verdict"][decides], VERDICTS))
         self.first_tries += int(np.count_nonzero(decides & (facts.rows["attempt"] == 1)))
-        self.attempts.append(np.unique(attempts[decides]))
-        self.answered_attempts.append(np.unique(attempts[decides & (causes["cause"] == ANSWERED)]))
+        self.attempts.append(attempts[decides])
+        self.answered_attempts.append(attempts[decides & (causes["cause"] == ANSWERED)])
         ignored = decides & (causes["aggravated_by"] == _QUEUE)
         self.tallies[_QUEUE].ignored += int(np.count_nonzero(ignored))
         for at, cause in enumerate(REGISTRY):
@@ -118,13 +118,13 @@ def _describe(tally: Tally, vantage: Vantage, facts: Facts, mine: Array, attempt
     if not mine.any():
         return
     tally.sides.add(vantage.side)
-    tally.attempts.append(np.unique(attempts[mine]))
-    hosts = vantage.tracked.hosts
+    tally.attempts.append(attempts[mine])
+    texts = host_texts(vantage.tracked.hosts)
     if len(tally.peers) < ADDRESSES:
-        tally.peers.update(host_text(hosts, h) for h in np.unique(facts.rows["orig"][mine]).tolist())
+        tally.peers.update(texts[h] for h in np.unique(facts.rows["orig"][mine]).tolist())
     if len(tally.services) < ADDRESSES:
-        services = np.unique(facts.rows[["resp", "resp_p"]][mine])
-        tally.services.update(_service(host_text(hosts, h), p) for h, p in services.tolist())
+        services = np.unique(facts.rows["resp"][mine].astype(np.int64) << 16 | facts.rows["resp_p"][mine])
+        tally.services.update(_service(texts[key >> 16], key & 0xFFFF) for key in services.tolist())
 
 
 def _service(host: str, port: int) -> str:
@@ -132,7 +132,8 @@ def _service(host: str, port: int) -> str:
 
 
 def _unique(parts: list[Array]) -> Array:
-    return np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
+    ordered = np.sort(np.concatenate([np.zeros(0, np.int64), *parts]))
+    return ordered[np.diff(ordered, prepend=-1) != 0]  # ids are not negative
 
 
 def _words(column: Array, words: tuple[str, ...]) -> dict[str, int]:

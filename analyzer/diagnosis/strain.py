@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from analyzer.connections import Tracked
-from analyzer.schema import CONNECTION
 from analyzer.units import NO_TIME, NS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -29,6 +28,10 @@ MOSTLY_SILENT = 0.6
 """Share of silent SYNs above the threshold: less than all, for the application may accept unheard."""
 CLEAR = 15.0
 """Twice the log-likelihood that a threshold must gain over one silent share for all: p < 0.001 with many tries."""
+
+_WANTED = (
+    "resp", "resp_p", "syn_ack_time", "established_time", "first_data_resp", "fin_resp_time", "rst_time",
+)  # fmt: skip
 
 NOT_FULL, ACCEPT_FULL, SYN_FULL = 0, 1, 2
 
@@ -114,9 +117,9 @@ def strained(tracked: Tracked, seen: Observed, *, young_only: bool, cookies: boo
     names = names[silent_syns >= FEWEST_SILENT]
     if not len(names):
         return CALM
-    conns = _at(tracked, names)
+    conns, of = _at(tracked, names)
     order = np.argsort(keys, kind="stable")
-    syns, its = _groups(keys[order], names), _groups(_key(conns["resp"], conns["resp_p"]), names)
+    syns, its = _groups(keys[order], names), _groups(of, names)
     found = [
         fit
         for name, some, own in zip(names.tolist(), syns, its, strict=True)
@@ -175,12 +178,17 @@ def _judge(name: int, seen: Observed, mine: Array, conns: Records, young_only: b
         left[np.flatnonzero(left)[above & silent]] = False
 
 
-def _at(tracked: Tracked, names: Array) -> Records:
-    """Connections of the named listeners, sorted by listener."""
-    chunks = tracked.connections.chunks()
-    parts = [chunk[np.isin(_key(chunk["resp"], chunk["resp_p"]), names)] for chunk in chunks]
-    conns = np.concatenate([np.zeros(0, CONNECTION.dtype), *parts])
-    return conns[np.argsort(_key(conns["resp"], conns["resp_p"]), kind="stable")]
+def _at(tracked: Tracked, names: Array) -> tuple[Records, Array]:
+    """Connections of the named listeners, sorted by listener, and whose each is."""
+    conns = tracked.connections.columns(_WANTED, lambda rows: _is_one_of(_key(rows["resp"], rows["resp_p"]), names))
+    keys = _key(conns["resp"], conns["resp_p"])
+    order = np.argsort(keys, kind="stable")
+    return conns[order], keys[order]
+
+
+def _is_one_of(keys: Array, names: Array) -> Array:
+    """Whether each key is among the sorted names, of which there is at least one."""
+    return names[np.minimum(np.searchsorted(names, keys), len(names) - 1)] == keys
 
 
 def _time(column: Array) -> Array:

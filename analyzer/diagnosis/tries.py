@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from analyzer.schema import (
     SEEN_SYN_ACK,
     SEEN_TS_RESP,
 )
+from analyzer.spool import Spool
 from analyzer.units import MS, NO_TIME
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -57,14 +59,20 @@ class Tries:
 
     @classmethod
     def of(cls, tracked: Tracked) -> "Tries":
-        """Read a capture's connections and SYNs once."""
+        """Read a capture's connections and SYNs; kept while its table of SYNs lives."""
+        known = _KNOWN.get(tracked.syns)
+        if known is None:
+            known = _KNOWN[tracked.syns] = cls._read(tracked)
+        return known
+
+    @classmethod
+    def _read(cls, tracked: Tracked) -> "Tries":
         parts, quiet, spoke, answers = [], 0, False, 0
         for chunk in tracked.connections.chunks():
             plain = ((chunk["seen"] & _WHOLE) == _WHOLE) & (chunk["syn_count"] == 1) & (chunk["syn_ack_count"] == 1)
             plain &= (chunk["seen"] & _ENDED) == 0
             parts.append(chunk[~plain])
-            acks = _said(chunk["history"], b"AaDd")
-            spoke |= bool(acks.any())
+            spoke = spoke or bool(_said(chunk["history"], b"AaDd").any())
             answers += int(np.count_nonzero(chunk["packets_resp"]))
             quiet += int(np.count_nonzero(chunk["syn_ack_count"] > 0))
         conns = np.concatenate(parts) if parts else np.zeros(0, CONNECTION.dtype)
@@ -78,6 +86,9 @@ class Tries:
     def row(self, rows: Array) -> tuple[Array, Array]:
         """(index in ``rows``, whether it is there) for row numbers."""
         return _find(self.rows, rows)
+
+
+_KNOWN: WeakKeyDictionary[Spool, Tries] = WeakKeyDictionary()
 
 
 def _find(keys: Array, wanted: Array) -> tuple[Array, Array]:

@@ -12,7 +12,6 @@ from analyzer.schema import (
     ANSWER_ACK,
     ANSWER_NONE,
     ANSWER_SYN_ACK,
-    CONNECTION,
     FIN,
     OPT_TS,
     SEEN_SYN_ACK,
@@ -61,8 +60,7 @@ def server_clock(tracked: Tracked, fronts: frozenset[int] = frozenset()) -> Serv
         tracked: The capture's tables.
         fronts: Host ids that a load balancer answers for: several servers may stand behind one.
     """
-    parts = [rows[_stamped(rows)] for rows in tracked.connections.chunks()]
-    rows = np.concatenate(parts) if parts else np.zeros(0, CONNECTION.dtype)
+    rows = tracked.connections.columns(("orig", "resp", "chain", "syn_ack_time", "first_tsval_resp"), _stamped)
     rows = rows[~np.isin(rows["resp"], list(fronts))][:MOST_CONNECTIONS]
     if len(rows) < FEW:
         return ServerClock()
@@ -184,6 +182,8 @@ def _taken_over(tracked: Tracked) -> tuple[str, ...]:
     if not parts:
         return ()
     pairs: Records = np.concatenate(parts)[:MOST_CONNECTIONS]
+    if not len(pairs):
+        return ()
     ends: dict[int, int] = {}
     for rows in tracked.events.chunks():
         fins = rows[(rows["resp"] == 1) & ((rows["flags"] & FIN) > 0) & np.isin(rows["conn"], pairs["previous"])]

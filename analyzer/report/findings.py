@@ -1,6 +1,7 @@
 """The content of ``findings.json``."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,9 @@ from analyzer.units import NO_TIME, NS
 
 SCHEMA_VERSION = "1.0"
 MOST_CLIENTS = 1_000
-"""Clients listed, the worst first; the tables have all."""
+"""Clients, and addresses by their ports in use, listed, the worst first; the tables have all."""
+MOST_MINUTES = 10_000
+"""Minutes of addresses listed, those with the largest shares at risk or failed."""
 
 
 def as_dict(analysis: Analysis) -> dict[str, Any]:
@@ -134,7 +137,7 @@ def _blast(blast: BlastRadius) -> dict[str, Any]:
         ],
         "at_risk": [
             {"minute": _time(minute), "source": source, "at_risk": risk, "failed": failed}
-            for minute, source, risk, failed in blast.at_risk
+            for minute, source, risk, failed in _worst_minutes(blast.at_risk)
         ],
         "reuse": {
             "count": len(reuse),
@@ -144,9 +147,17 @@ def _blast(blast: BlastRadius) -> dict[str, Any]:
         },
         "ports": [
             {"source": source, "server": server, "ports": ports, "most_in_use": most, "share": share}
-            for source, server, ports, most, share in blast.ports
+            for source, server, ports, most, share in blast.ports[:MOST_CLIENTS]
         ],
     }
+
+
+def _worst_minutes(rows: tuple[tuple[int, str, float, float], ...]) -> Sequence[tuple[int, str, float, float]]:
+    """All of them where they are not too many, in their order."""
+    if len(rows) <= MOST_MINUTES:
+        return rows
+    worst = sorted(range(len(rows)), key=lambda at: (-max(rows[at][2:]), at))[:MOST_MINUTES]
+    return [rows[at] for at in sorted(worst)]
 
 
 def _whatif(case: WhatIf) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from analyzer.connections.names import host_texts, uids
+from analyzer.connections.names import address_texts, host_texts, uids
 from analyzer.diagnosis.model import Analysis, Vantage
 from analyzer.kernel.rules import RULE_NAMES, WRITE_EVENTS
 from analyzer.report.arrays import coded, letters, lists, numbers, strings, times, words
@@ -278,7 +278,7 @@ def _told_apart(high: Any, low: Any, v6: Any) -> tuple[Any, pa.Array]:
     hosts, codes = np.unique(np.stack([high, low, v6.astype(np.uint64)], axis=1), axis=0, return_inverse=True)
     table = np.zeros(len(hosts), HOST.dtype)
     table["hi"], table["lo"], table["v6"] = hosts.T
-    return codes.ravel(), strings(host_texts(table))
+    return codes.ravel(), strings(address_texts(table))
 
 
 def _leg_uids(names: list[str], vantages: Any, conns: Any) -> pa.Array:
