@@ -30,6 +30,7 @@ from analyzer.schema import (
     SEEN_MIDSTREAM,
     SEEN_RST_ORIG,
     SEEN_RST_RESP,
+    SEEN_SYN_ACK,
     SYN,
 )
 from analyzer.seqnum import add32, d32
@@ -505,7 +506,11 @@ class Engine:
         net/ipv4/ip_output.c ``ip_send_unicast_reply`` against ``ip_queue_xmit`` (with DF set, up to 4.11).
         """
         socket = self.sockets.get(ev.chain)
-        if socket is None or socket.phase is not Phase.FIN_WAIT2 or socket.conn >= ev.conn or ev.length:
+        if socket is None or socket.conn >= ev.conn or ev.length:
+            return
+        if not ev.seen & SEEN_SYN_ACK and socket.phase is not Phase.SYN_RECV:
+            socket.rcv_nxt = ev.ack  # its data were no events; a RST must match this number
+        if socket.phase is not Phase.FIN_WAIT2:
             return
         socket.asked = NO_TIME
         if ev.ipid and self.profile.tw_recycle and not socket.open_fd:
