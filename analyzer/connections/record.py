@@ -215,7 +215,8 @@ def from_orig(c, s, p):
             c.fin_resp_acked_frame = p.frame
         if s.resp_known and d32(ack, np.int64(s.resp_next)) > 0:
             c.seen |= SEEN_GAP_RESP
-        if (not s.resp_known or d32(ack, np.int64(s.resp_next)) > 0) and c.seen & SEEN_SYN:
+        unknown = not s.resp_known and s.older < 0  # an older incarnation's answer may be what is acknowledged
+        if (unknown or (s.resp_known and d32(ack, np.int64(s.resp_next)) > 0)) and c.seen & SEEN_SYN:
             s.acks_unseen = s.unseen_resp == 0 or d32(ack, np.int64(s.unseen_resp)) > 0
             s.unseen_resp = p.ack
         elif s.holed_resp and d32(ack, np.int64(s.hole_resp_end)) >= 0:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from analyzer.kernel import rules
 from analyzer.kernel.rules import Bucket, Outcome
+from analyzer.replay.losses import LACKS
 from analyzer.replay.memory import SILENCE
 from analyzer.replay.reach import UNREACHED
 from analyzer.replay.sockets import LIVE, Phase, Socket
@@ -22,6 +23,7 @@ from analyzer.units import MS, NO_TIME, NS
 
 if TYPE_CHECKING:
     from analyzer.replay.engine import Ev, Hypothesis
+    from analyzer.replay.losses import Losses
     from analyzer.replay.memory import PeerMemory, Stamp
     from analyzer.replay.queues import Listeners
 
@@ -68,6 +70,8 @@ def lead_in_text(seconds: int) -> str:
 class Judge:
     """Applies one hypothesis to SYNs; remembers only which four-tuples a state from before the capture may hold."""
 
+    losses: Losses | None = None
+
     def __init__(
         self, hypothesis: Hypothesis, queues: Listeners | None, reached: Callable[[int, int], bool] | None = None
     ) -> None:
@@ -102,7 +106,16 @@ class Judge:
             first.certain, first.reason = False, "the client repeats a SYN that should have been taken"
         if first.certain and ev.opts & OPT_CLIPPED and not ev.opts & OPT_TS:
             first.certain, first.reason = False, "the capture cut the SYN's options; its TSval is not known"
+        if first.certain and self.losses and self._missed(ev.time, socket):
+            first.certain, first.reason = False, LACKS
         return first
+
+    def _missed(self, now: int, socket: Socket | None) -> bool:
+        """Whether packets that the capture lacks may have changed what this SYN meets."""
+        assert self.losses is not None
+        if self.losses.near(now):
+            return True
+        return socket is not None and not socket.is_bucket and self.losses.since(socket.born, now)
 
     def _repeats_in_silence(self, ev: Ev, socket: Socket | None) -> bool:
         """Where a live socket drops SYNs without a word, one from before the capture may be the reason."""

@@ -19,6 +19,7 @@ from analyzer.replay.clock import Steps, steps_of
 from analyzer.replay.engine import NEVER, Engine, Ev, Hypothesis, Write
 from analyzer.replay.evidence import booted, capture_start
 from analyzer.replay.judge import Ruling
+from analyzer.replay.losses import losses_of
 from analyzer.replay.queues import BACKLOG_UNKNOWN, Listeners
 from analyzer.replay.reach import reach_of
 from analyzer.replay.screen import Reasons, Screen, bucket_overflows, screen
@@ -220,6 +221,7 @@ def _replayed(
         lambda chain, now: reach.shown(chains.originator(chain), now),
     )
     engine.overflows = overflows
+    engine.judge.losses = losses_of(tracked, scope.vantage.at_server)
     engine.turned_round = chains.turned_round(tracked)
     reasons = Reasons(replayed.reasons)
     answers = _answers(tracked) if sieve is None else None

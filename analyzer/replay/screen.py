@@ -18,6 +18,7 @@ from analyzer.kernel import rules
 from analyzer.kernel.profiles import Profile
 from analyzer.replay.engine import Hypothesis
 from analyzer.replay.judge import LEAD_IN, REQUEST_LIFE, lead_in_text
+from analyzer.replay.losses import LACKS, Losses, losses_of
 from analyzer.replay.queues import BACKLOG_UNKNOWN, FEW_REQUESTS, SMALLEST_BACKLOG
 from analyzer.replay.reach import UNREACHED, Reach, reach_of
 from analyzer.schema import (
@@ -146,6 +147,7 @@ class Screen:
         fill: The queues' bounds.
         reach: Which networks the server is known to answer.
         closes: When each connection's close begins to matter.
+        losses: When the capture lacks packets.
     """
 
     hypothesis: Hypothesis
@@ -153,6 +155,7 @@ class Screen:
     fill: Fill
     reach: Reach
     closes: Closes
+    losses: Losses
 
     def verdicts(self, syns: Records, reasons: "Reasons") -> Records:
         """VERDICT rows for *syns*, right for every SYN whose chain is not needed."""
@@ -167,6 +170,8 @@ class Screen:
         clipped = ((syns["opts"] & OPT_CLIPPED) > 0) & ((syns["opts"] & OPT_TS) == 0)
         self._doubt(out, clipped, reasons.number(CLIPPED))
         self._doubt(out, self.reach.ready[syns["orig"]] >= syns["time"], reasons.number(UNREACHED))
+        if self.losses:
+            self._doubt(out, self.losses.near(syns["time"]), reasons.number(LACKS))
         if not self.hypothesis.known_empty:
             missing = -((syns["time"] - self.hypothesis.start - LEAD_IN) // NS)
             missing[syns["time"] > self.hypothesis.empty_from] = 0
@@ -336,7 +341,7 @@ def screen(tracked: Tracked, hypothesis: Hypothesis) -> Screen | None:
         return None
     contested, closes = contested_chains(tracked), closes_of(tracked)
     needed = contested | _remembered(tracked, profile, closes) if hypothesis.remembers else contested
-    return Screen(hypothesis, needed, fill, reach_of(tracked), closes)
+    return Screen(hypothesis, needed, fill, reach_of(tracked), closes, losses_of(tracked, True))
 
 
 def _remembered(tracked: Tracked, profile: Profile, closes: Closes) -> np.ndarray[Any, np.dtype[np.bool_]]:
