@@ -64,7 +64,7 @@ SLOT = np.dtype(
         ("fin_resp_end", "u4"),
         ("unseen_orig", "u4"),  # highest number acknowledged beyond orig_next and resp_next, 0 if none
         ("unseen_resp", "u4"),
-        ("hole_orig", "u4"),  # first missing number and the end of the hole, while it is neither filled nor acknowledged
+        ("hole_orig", "u4"),  # first missing number and the end of the hole, while neither filled nor acknowledged
         ("hole_orig_end", "u4"),
         ("hole_resp", "u4"),
         ("hole_resp_end", "u4"),
