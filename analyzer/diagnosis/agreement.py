@@ -75,7 +75,7 @@ class _Table:
             self.known.append((dport, isn, tsval))
 
     def candidates(self, line: ProbeLine) -> list[int]:
-        """SYNs that *line* may speak of, whatever their time."""
+        """SYNs that *line* may speak of, whatever their time; the check sees TSval 0 where a SYN has none."""
         if not line.source:
             return []
         if not line.sport:
@@ -84,7 +84,7 @@ class _Table:
         for i in self.by_sport.get((line.source, line.sport), ()):
             dport, isn, tsval = self.known[i]
             same = (not line.dport or dport == line.dport) and (line.seq is None or isn == line.seq)
-            if same and (tsval == line.tsval if line.kind == "check" else line.tsval in (None, tsval)):
+            if same and ((tsval or 0) == line.tsval if line.kind == "check" else line.tsval in (None, tsval)):
                 found.append(i)
         return found
 
