@@ -121,6 +121,9 @@ def analyze(
     ] = None,
 ) -> None:
     """Read captures, print the verdict, and with -o write the report folder."""
+    from analyzer.cli.startup import load_numba
+
+    load_numba()
     from analyzer.cli.pairs import pairs
     from analyzer.pipeline import AnalyzeOptions
     from analyzer.pipeline import analyze as run

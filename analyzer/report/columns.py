@@ -169,7 +169,7 @@ COLUMNS: dict[str, PublicTable] = {
         hz | double | 1/s | nominal rate; null where it cannot be told
         offset | int64 | ticks | TSval that it shows at the capture's first packet
         boot | time | | when it was 0, for clocks per host
-        skew_ppm | double | ppm | its rate against the capture's clock; null beyond the 200 clocks with most packets
+        skew_ppm | double | ppm | its rate against the capture's clock; null beyond the 100 clocks with most packets
         skew_bound | double | ppm | half-width of the skew's hard bound; null where it is bounded from one side only
         packets | uint32 | | packets of its connections, those looked at
         connections | uint32 | | connections, those looked at

@@ -20,7 +20,7 @@ from analyzer.units import NO_TIME, NS
 Records = np.ndarray[Any, np.dtype[np.void]]
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
-MOST_FITTED = 200
+MOST_FITTED = 100
 """Lines whose skew is measured, those of most packets; the others of a capture are too many for one by one."""
 FIRM_CHAINS = 5
 """Independent connections on each of two lines that prove two hosts."""

@@ -147,6 +147,15 @@ def copies(rows: Records) -> Array:
     A packet is the same if nothing in it changed and it was seen at another place (interface, file, TTL,
     in or out of a tunnel), or twice at one place within the time no sender repeats a SYN.
     """
+    result = np.arange(len(rows))
+    if not len(rows):
+        return result
+    several = np.flatnonzero(np.bincount(rows["four"])[rows["four"]] > 1)  # the others are alone on their numbers
+    result[several] = several[_copies(rows[several])]
+    return result
+
+
+def _copies(rows: Records) -> Array:
     keys = group_ids(
         rows["vantage"], rows["four"], rows["isn"], rows["has_ts"], rows["tsval"], rows["ipid"]
     )  # fmt: skip

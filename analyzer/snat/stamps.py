@@ -16,7 +16,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 MOST_STAMPS = 8_000_000
 """Beyond this many packets, a sample of the connections."""
-MOST_SPEAKERS = 50_000
+MOST_SPEAKERS = 30_000
 """Sides of connections that are looked at."""
 ENOUGH = 1_000
 """Connections of one address that show its clocks as well as any more would."""
