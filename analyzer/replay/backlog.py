@@ -101,6 +101,13 @@ class Requests:
         self._by_chain.update(self._given_up)
         self._given_up.clear()
 
+    def had_room(self, most: int) -> None:
+        """The kernel took another one, so it held at most *most*: those beyond are gone, the oldest first."""
+        self._patient = False
+        self._given_up.clear()
+        for chain in list(self._by_chain)[: max(len(self) - most, 0)]:
+            self.remove(chain)
+
     def _allowed(self) -> int:
         """SYN-ACK timeouts that a request may have: fewer while young requests are few in a half-full queue."""
         allowed, length = self.retries, len(self)

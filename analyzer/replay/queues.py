@@ -98,6 +98,8 @@ class Queues:
             return
         del self._open[chain]
         self._missed_peers.clear()
+        if asked[1] == "drop" and not self.settings.syncookies and self.backlog is not None:
+            self.requests.had_room(self._most_not_full)
         if asked[1] != "cookie":
             self.requests.confirm(chain, born)
 
@@ -127,6 +129,12 @@ class Queues:
     def _refuses_lately(self) -> bool:
         """Whether the last SYNs that should have been taken were not: the peers' clocks cannot be the reason."""
         return len(self._missed_peers) >= FEW_MISSES
+
+    @property
+    def _most_not_full(self) -> int:
+        """Longest SYN queue that still takes a request."""
+        limit = self.requests.limit
+        return limit - rules.syn_queue_full(self.profile, limit, limit)
 
     def _crowded(self, length: int) -> bool:
         """Whether a SYN may be refused at this length of the SYN queue."""
