@@ -41,6 +41,7 @@ class Facts:
     Attributes:
         rows, verdicts, paths: SYN_ROW, VERDICT and PATH records.
         side: The capture's side.
+        placed: The side is known, not assumed.
         answer: ANSWER_*, that of a later copy where a packet was captured twice.
         cut: The capture ends before an answer could have been seen.
         established: The handshake was completed.
@@ -94,6 +95,7 @@ class Facts:
     hears_acks: bool = True
     lb_hears_acks: bool = True
     counters: dict[str, int] = field(default_factory=dict)
+    placed: bool = True
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -103,7 +105,7 @@ class Facts:
     @cached_property
     def at_server(self) -> Array:
         """The server's own capture shows the SYN."""
-        return np.full(len(self), self.side == "server")
+        return np.full(len(self), self.side == "server" and self.placed)
 
     @cached_property
     def at_lb_server(self) -> Array:
@@ -142,6 +144,12 @@ class Facts:
         """Ns until the answer, NO_TIME without one."""
         answered = self.rows["answer_time"] != NO_TIME
         return np.where(answered, self.rows["answer_time"] - self.rows["time"], NO_TIME)
+
+    @cached_property
+    def overtaken(self) -> Array:
+        """The SYN-ACK that came answers an earlier try: this one never reached the server, whose capture ran."""
+        again = self.at_lb_server & (self.rows["attempt"] > 1) & (self.answer == ANSWER_SYN_ACK)
+        return again & (self.covered > NONE)
 
     @cached_property
     def missing_at_lb(self) -> Array:

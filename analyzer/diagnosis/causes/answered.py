@@ -19,6 +19,7 @@ def weigh(facts: Facts) -> Array:
     lost = facts.missing_at_lb | facts.missing_at_client | late
     repeated = ~facts.last_try & ~facts.prompt & (facts.gap > SOON)
     level = np.where(sure, CERTAIN, np.where(repeated & ~delivered, POSSIBLE, LIKELY))
+    level = np.where(facts.overtaken, POSSIBLE, level)
     return strength(facts.taken, np.where(lost, NONE, level))
 
 

@@ -1,12 +1,16 @@
 """``lost_before_server``: left the load balancer and never reached the server's capture."""
 
+import numpy as np
+
 from analyzer.diagnosis.causes.base import Cause, Told, no_syn, strength
-from analyzer.diagnosis.facts import Array, Facts
+from analyzer.diagnosis.facts import LIKELY, Array, Facts
 
 
 def weigh(facts: Facts) -> Array:
     """Absence at a server whose capture ran and shows that service."""
-    return strength(facts.at_lb_server & (facts.silent | facts.cut) & (facts.answer == 0), facts.covered)
+    level = np.where(facts.overtaken, np.minimum(facts.covered, LIKELY), facts.covered)
+    gone = (facts.silent | facts.cut) & (facts.answer == 0)
+    return strength(facts.at_lb_server & (gone | facts.overtaken), level)
 
 
 def statement(told: Told) -> str:
