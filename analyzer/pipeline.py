@@ -23,11 +23,12 @@ from analyzer.kernel.settings import SYSCTLS, Settings
 from analyzer.replay.choice import SERVERS_DIFFER, Score, agree, contested_part, plausible, rank, screens
 from analyzer.replay.evidence import completed_handshakes, empty_by_counters
 from analyzer.replay.given import Given, read_given, shared_out
+from analyzer.replay.nearer import defer
 from analyzer.replay.run import Replayed, Scope, replay
 from analyzer.replay.traces import evidence
 from analyzer.replay.vantage import LOAD_BALANCER, SERVER
 from analyzer.snat.joining import join
-from analyzer.snat.legs import side_of, virtual_hosts
+from analyzer.snat.legs import Place, place_of, side_of, virtual_hosts
 from analyzer.snat.model import Joined, Seen
 from analyzer.snat.vantages import group_captures
 from analyzer.version import VERSION
@@ -103,7 +104,9 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     log = None if options.probe_log is None else load_probe_log(options.probe_log, hide)
     captures = _read(options, progress)
     order = {"server": 0, "lb": 1, "client": 2}
-    sides = [(side or side_of(tracked), tracked) for side, tracked in captures]
+    placed = [Place(side, True) if side else place_of(tracked) for side, tracked in captures]
+    assumed = {tracked.name for place, (_, tracked) in zip(placed, captures, strict=True) if not place.known}
+    sides = [(place.side, tracked) for place, (_, tracked) in zip(placed, captures, strict=True)]
     sides.sort(key=lambda pair: order[pair[0]])
     known = shared_out(given, [side for side, _ in sides])
     joined = join([Seen(tracked.name, side, tracked) for side, tracked in sides])
@@ -111,6 +114,9 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     scopes = [_scope(side, tracked, joined, empty[i]) for i, (side, tracked) in enumerate(sides)]
     vantages = [_judge(tracked, side, known[i], scopes[i]) for i, (side, tracked) in enumerate(sides)]
     seen = [vantage for vantage, _ in vantages]
+    _defer(seen, joined)
+    for vantage in seen:
+        vantage.placed = vantage.name not in assumed
     counters = reconcile_all(seen, snapshots)
     probe = None if log is None else match_any(log, seen)
     narrow(seen, joined, question)
@@ -178,6 +184,14 @@ def _replay(tracked: Tracked, given: Given, scope: Scope) -> tuple[Replayed, Ker
     profile = find_profile(given.kernel)
     choice = KernelChoice(profile.name, profile.covers, f"given as {given.kernel!r}")
     return replay(tracked, profile, given.settings, scope), choice
+
+
+def _defer(seen: Sequence[Vantage], joined: Joined) -> None:
+    """Let servers' own captures decide over the SYNs that they show."""
+    servers = {i: v.replayed for i, v in enumerate(seen) if v.side == "server" and v.replayed is not None}
+    for vantage in seen:
+        if vantage.side == "lb" and vantage.replayed is not None and servers:
+            defer(vantage.replayed, joined.path(vantage.name, len(vantage.tracked.syns)), servers)
 
 
 def _kernel(vantages: Sequence[tuple[Vantage, KernelChoice]]) -> KernelChoice:

@@ -86,7 +86,7 @@ def _findings(
 ) -> list[Finding]:
     """One finding per cause that explains any SYN, the strongest first."""
     total = sum(tally.count for tally in account.tallies)
-    given = {vantage.side for vantage in vantages}
+    given = {vantage.side if vantage.placed else "unknown" for vantage in vantages}
     teller = Teller(vantages, joined)
     found = []
     for at, (cause, tally) in enumerate(zip(REGISTRY, account.tallies, strict=True)):

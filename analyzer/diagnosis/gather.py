@@ -153,6 +153,7 @@ class Gatherer:
             hears_acks=self.tries.hears_acks,
             lb_hears_acks=self.lb_hears_acks,
             counters=self.counters,
+            placed=self.vantage.placed,
         )
 
     def _covered(self, rows: Records, paths: Records) -> Array:

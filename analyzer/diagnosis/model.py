@@ -250,13 +250,18 @@ class Diagnosis:
 
 @dataclass
 class Vantage:
-    """One capture with what was made of it; ``replayed`` is None where no server could be judged."""
+    """One capture with what was made of it.
+
+    ``replayed`` is None where no server could be judged; ``placed`` is False where neither the user nor the
+    packets say where the capture was taken, and ``side`` is no more than assumed.
+    """
 
     name: str
     side: str
     tracked: Tracked
     replayed: Replayed | None
     causes: Spool = field(default_factory=lambda: Spool(CAUSE))
+    placed: bool = True
 
 
 @dataclass

@@ -36,6 +36,13 @@ def notes(vantages: Sequence[Vantage], joined: Joined) -> list[QualityNote]:
 def _placing(vantages: Sequence[Vantage], joined: Joined) -> Iterator[QualityNote]:
     """Where nothing was captured, and what that leaves open."""
     sides = {vantage.side for vantage in vantages}
+    for vantage in vantages:
+        if not vantage.placed and len(vantage.tracked.syns):
+            yield QualityNote(
+                "vantage",
+                f"Nothing in {vantage.name} shows where it was taken: it is read as a server's, and silence in it "
+                "proves little. Say it with --server or --lb.",
+            )
     if sides == {"lb"}:
         yield QualityNote(
             "vantage",

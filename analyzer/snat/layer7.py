@@ -113,7 +113,8 @@ def _name_sides(rows: Records, links: Links, mine: Array, ends: Ends) -> None:
     told = directions(ends.conns, codes, len(names))
     role = np.where(known != OTHER, known, np.select([told == AHEAD, told == BEHIND], [FRONT, BACK], OTHER))
     _give(rows, links, mine, names, role)
-    role[(role == OTHER) & asked_as_members(rows, links.role, mine, names)] = BACK
+    front, back = links.role[mine] == FRONT, links.role[mine] == BACK
+    role[(role == OTHER) & asked_as_members(rows, mine, names, front, back)] = BACK
     role[(role == OTHER) & (known == BACK).any()] = FRONT
     _give(rows, links, mine, names, role)
 

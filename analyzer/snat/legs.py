@@ -1,15 +1,22 @@
 """Which SYNs of a capture a server has judged, and where the capture was taken."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from analyzer.connections import Tracked
-from analyzer.schema import IDENTITY_SOURCES
+from analyzer.schema import ANSWER_SYN_ACK, IDENTITY_SOURCES, META_RECEIVED, META_SENT, SYN_ROW
+from analyzer.units import MS
 
 Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 MOSTLY = 0.5
+KERNELS_TIME = 10 * MS
+"""A server's kernel answers a SYN sooner than this; a capture in which nothing ever does is not the server's."""
+NO_ANSWER = 2**62
+SEVERAL = 3
+"""Peers that show whose address all connections share."""
 _LB_SOURCES = [IDENTITY_SOURCES.index(name) for name in ("f5", "nstrace")]
 
 
@@ -41,20 +48,82 @@ def _balancers_own(tracked: Tracked) -> bool:
     return any(np.isin(rows["source"], _LB_SOURCES).any() for rows in tracked.identities.chunks())
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a capture was taken.
+
+    Attributes:
+        side: ``lb`` (both legs), ``server`` or ``client``.
+        known: The packets show it; otherwise ``server`` is assumed for want of anything better.
+    """
+
+    side: str
+    known: bool
+
+
 def side_of(tracked: Tracked) -> str:
-    """Where the capture was taken: ``lb`` (both legs), ``server`` or ``client``.
+    """Where the capture was taken: ``lb`` (both legs), ``server`` or ``client``."""
+    return place_of(tracked).side
+
+
+def place_of(tracked: Tracked) -> Place:
+    """Where the capture was taken, and whether the packets show it.
+
+    In this order: ids that only a load balancer's capture has, and SYNs on both of its legs; the direction that
+    the capture notes; the time that answers take, by handshakes; the address that all connections share.
+    """
+    if _balancers_own(tracked) or virtual_hosts(tracked):
+        return Place("lb", True)
+    for told in (_by_direction(tracked), _by_handshakes(tracked), _by_address(tracked)):
+        if told:
+            return Place(told, True)
+    return Place("server", False)
+
+
+def _by_direction(tracked: Tracked) -> str:
+    """Whether the capturing host sent its SYNs or received them, where the capture notes that of most."""
+    sent = received = total = 0
+    for rows in tracked.syns.chunks():
+        sent += int(np.count_nonzero(rows["meta"] & META_SENT))
+        received += int(np.count_nonzero(rows["meta"] & META_RECEIVED))
+        total += len(rows)
+    if sent + received <= MOSTLY * total:
+        return ""
+    return "client" if sent > 9 * received else "server" if received > 9 * sent else ""
+
+
+def _by_handshakes(tracked: Tracked) -> str:
+    """Which gap of the handshakes is the long one, and whether a SYN-ACK ever came as fast as a kernel sends it.
 
     Near the server the SYN-ACK follows the SYN at once and the third ACK comes a round trip later;
     near the client it is the other way round.
     """
-    if _balancers_own(tracked) or virtual_hosts(tracked):
-        return "lb"
     server_first = client_first = 0
     for chunk in tracked.connections.chunks():
-        whole = chunk[(chunk["seen"] & 7) == 7]
+        whole = chunk[((chunk["seen"] & 7) == 7) & (chunk["syn_count"] == 1)]
         before = whole["syn_ack_time"] - whole["syn_time"]
         after = whole["established_time"] - whole["syn_ack_time"]
-        single = whole["syn_count"] == 1
-        server_first += int(np.count_nonzero(single & (after > 2 * before)))
-        client_first += int(np.count_nonzero(single & (before > 2 * after)))
-    return "client" if client_first > 2 * server_first else "server"
+        server_first += int(np.count_nonzero(after > 2 * before))
+        client_first += int(np.count_nonzero(before > 2 * after))
+    if client_first > 2 * server_first or KERNELS_TIME < _fastest_answer(tracked) < NO_ANSWER:
+        return "client"
+    return "server" if server_first > 2 * client_first else ""
+
+
+def _fastest_answer(tracked: Tracked) -> int:
+    """Shortest time from a SYN to its SYN-ACK, ns; ``NO_ANSWER`` if there is none."""
+    fastest = NO_ANSWER
+    for rows in tracked.syns.chunks():
+        got = rows[rows["answer"] == ANSWER_SYN_ACK]
+        fastest = min(fastest, int((got["answer_time"] - got["time"]).min(initial=NO_ANSWER)))
+    return fastest
+
+
+def _by_address(tracked: Tracked) -> str:
+    """The one address that all connections have in common is the capturing host's, where its peers are several."""
+    parts = [rows[["orig", "resp"]].copy() for rows in tracked.syns.chunks()]
+    ends = np.unique(np.concatenate(parts)) if parts else np.zeros(0, SYN_ROW.dtype)
+    origs, resps = np.unique(ends["orig"]), np.unique(ends["resp"])
+    if len(resps) == 1 and len(origs) >= SEVERAL:
+        return "server"
+    return "client" if len(origs) == 1 and len(resps) >= SEVERAL else ""

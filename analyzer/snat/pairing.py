@@ -12,6 +12,7 @@ import numpy as np
 from analyzer.schema import PROOFS
 from analyzer.snat.evidence import LATE, Array, Points, copies, group_ids, latest_before
 from analyzer.snat.model import Records, Seen
+from analyzer.snat.sides import Askers, of_two_legs
 from analyzer.units import MS, NS
 
 OTHER, FRONT, BACK, SERVER = range(4)
@@ -119,7 +120,10 @@ def _legs(rows: Records, links: Links, mine: Array) -> None:
 
 
 def _votes(rows: Records, mine: Array, codes: Array, columns: tuple[str, ...], soon: int) -> tuple[Array, Array]:
-    """How often each service comes first and second, within *soon*, among SYNs with equal *columns*."""
+    """How often each service comes first and second, within *soon*, among SYNs with equal *columns*.
+
+    A retry on another member is asked for by the same address, and so is no second leg.
+    """
     named = rows["ipid"][mine] > 0 if "ipid" in columns else np.ones(len(mine), np.bool_)
     size = int(codes.max(initial=-1)) + 1
     mine, codes = mine[named], codes[named]
@@ -128,7 +132,11 @@ def _votes(rows: Records, mine: Array, codes: Array, columns: tuple[str, ...], s
     one, two = order[:-1], order[1:]
     again = (keys[one] == keys[two]) & (codes[one] != codes[two])
     again &= rows["time"][mine[two]] - rows["time"][mine[one]] <= soon
-    return np.bincount(codes[one[again]], minlength=size), np.bincount(codes[two[again]], minlength=size)
+    one, two = one[again], two[again]
+    if len(one):
+        asked = rows[["orig", "orig_p"]][mine]
+        one, two = of_two_legs(asked, codes, Askers.of(asked, codes, size), one, two)
+    return np.bincount(codes[one], minlength=size), np.bincount(codes[two], minlength=size)
 
 
 def _by_chance(count: int) -> float:

@@ -12,7 +12,6 @@ import numpy as np
 
 from analyzer.snat.evidence import LATE, Array
 from analyzer.snat.model import Records
-from analyzer.snat.pairing import BACK, FRONT
 from analyzer.units import MS, NO_TIME, NS
 
 Pairs = tuple[Array, Array]
@@ -33,7 +32,7 @@ MOST_PAIRS = 1000
 
 @dataclass(frozen=True)
 class Askers:
-    """Which addresses ask a service: CONNECTION records beside their service's code, sorted by service."""
+    """Which addresses ask a service: originators sorted by service."""
 
     origs: Array
     starts: Array
@@ -66,7 +65,7 @@ def directions(conns: Records, codes: Array, count: int) -> Array:
     askers = Askers.of(conns, codes, count)
     rare, common = _by_payload(conns, codes)
     for pairs, fewest in ((rare, FEWEST_RARE), (common, FEWEST_COMMON), (_by_time(conns, codes), FEWEST_BY_TIME)):
-        a, b = _of_two_legs(conns, codes, askers, *pairs)
+        a, b = of_two_legs(conns, codes, askers, *pairs)
         ahead, behind = np.bincount(codes[a], minlength=count), np.bincount(codes[b], minlength=count)
         found = np.zeros(count, np.int8)
         found[(ahead >= fewest) & (ahead > MOSTLY * behind)] = AHEAD
@@ -138,8 +137,16 @@ def inside(front: Records, back: Records) -> Array:
     return good
 
 
-def _of_two_legs(conns: Records, codes: Array, askers: Askers, a: Array, b: Array) -> Pairs:
-    """Those of the pairs that two legs of one proxy may be, by the addresses that ask either service."""
+def of_two_legs(conns: Records, codes: Array, askers: Askers, a: Array, b: Array) -> Pairs:
+    """Those of the pairs that may be two legs, by the addresses that ask either service.
+
+    Args:
+        conns: Records with ``orig`` and ``orig_p``.
+        codes: Service of each.
+        askers: Who asks each service.
+        a: Indices of the earlier connections.
+        b: Indices of the later ones.
+    """
     shown = (conns["orig"][a] == conns["orig"][b]) & (conns["orig_p"][a] == conns["orig_p"][b])
     low, high = np.minimum(codes[a], codes[b]), np.maximum(codes[a], codes[b])
     both, which, often = np.unique(np.stack([low, high]), axis=1, return_inverse=True, return_counts=True)
@@ -150,20 +157,20 @@ def _of_two_legs(conns: Records, codes: Array, askers: Askers, a: Array, b: Arra
     return a[good], b[good]
 
 
-def asked_as_members(rows: Records, role: Array, mine: Array, services: Array) -> Array:
+def asked_as_members(rows: Records, mine: Array, services: Array, front: Array, back: Array) -> Array:
     """Which of *services* are asked mostly by the load balancer's own addresses, which ask on its server side only.
 
     Args:
         rows: POINT records.
-        role: Role of each row.
         mine: Rows of the load balancer's capture.
         services: int64 (n,), sorted service ids.
+        front: Which of *mine* are known to be of the client's side.
+        back: Which of *mine* are known to be of the server side.
 
     Returns:
         bool (n,).
     """
-    theirs = np.unique(rows["orig"][mine[role[mine] == FRONT]])
-    ours = np.unique(rows["orig"][mine[role[mine] == BACK]])
+    theirs, ours = np.unique(rows["orig"][mine[front]]), np.unique(rows["orig"][mine[back]])
     own = np.isin(rows["orig"][mine], ours[~np.isin(ours, theirs)])
     at = np.minimum(np.searchsorted(services, rows["service"][mine]), len(services) - 1)
     here = services[at] == rows["service"][mine]

@@ -8,7 +8,7 @@ from analyzer.connections.names import host_text
 from analyzer.schema import LEGS
 from analyzer.snat.joining import join
 from analyzer.snat.model import Seen
-from tests.frames import write
+from tests.frames import S, Segment, write
 from tests.snat.estate import SNAT, VIP, talk
 
 MEMBERS = ("10.30.0.11", "10.30.0.12")
@@ -23,7 +23,7 @@ def legs(tap, folder):
     rows = seen.tracked.syns.to_array()
     paths = join([seen]).path("lb", len(rows))
     hosts = [host_text(seen.tracked.hosts, int(h)) for h in rows["resp"]]
-    return dict((host, LEGS[leg]) for host, leg in zip(hosts, paths["leg"], strict=True))
+    return {host: LEGS[leg] for host, leg in zip(hosts, paths["leg"], strict=True)}
 
 
 def request(number: int, common: bool) -> bytes:
@@ -85,3 +85,12 @@ def test_a_member_that_only_the_balancer_itself_asks_is_no_virtual_service(tmp_p
     tap = proxied(False, ANSWER)
     talk(tap, 20.0, (SNAT, 7000, "10.30.0.13", 80), 77, b"GET /health", b"ok")
     assert legs(tap, tmp_path)["10.30.0.13"] == "lb_server_leg"
+
+
+def test_a_retry_on_another_member_is_no_second_leg(tmp_path):
+    tap = []
+    for n in range(12):
+        talk(tap, 2.0 * n, (SNAT, 4000 + n, MEMBERS[n % 2], 80), 9000 * n, request(n, False), b"%d" % n)
+    tap.append(Segment(30.0, SNAT, 5000, MEMBERS[0], 80, S, 123456))
+    tap.append(Segment(31.0, SNAT, 5001, MEMBERS[1], 80, S, 123456))
+    assert set(legs(tap, tmp_path).values()) == {"other"}

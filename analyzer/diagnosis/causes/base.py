@@ -23,7 +23,7 @@ class Told:
         silent: SYNs of this cause that nothing came back for.
         aggravated: SYNs by the second thing that went wrong.
         sides: Sides of the captures that decided: ``server``, ``lb``, ``client``.
-        given: Sides of all captures given.
+        given: Sides of all captures given, ``unknown`` where a side is only assumed.
         listeners: Queues found full.
         ignored: Handshakes whose third ACK the listener did not take.
         notes: Further sentences.

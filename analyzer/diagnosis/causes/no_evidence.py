@@ -13,6 +13,8 @@ def statement(told: Told) -> str:
     """How many, and what would settle it."""
     if told.given == {"lb"}:
         missing = "a capture on the server at the same time shows whether they arrived and what it answered"
+    elif told.given == {"unknown"}:
+        missing = "say where the capture was taken (--server, --lb), which its packets do not show"
     elif told.given == {"client"}:
         missing = "captures on the load balancer and on the server at the same time show how far they came"
     elif "server" in told.given and "lb" in told.sides:

@@ -1,0 +1,75 @@
+"""Where a capture was taken, and whether its packets show it at all."""
+
+import pytest
+
+from analyzer.capture import open_capture
+from analyzer.connections import track
+from analyzer.pipeline import AnalyzeOptions, analyze
+from analyzer.schema import CAUSE_CERTAINTIES, CAUSES
+from analyzer.snat.legs import Place, place_of
+from tests.frames import A, S, Segment, write
+
+HERE, THERE = "192.0.2.1", "198.51.100.7"
+
+
+def handshake(tap, time, ends, answer_after, ack_after, isn=1000):
+    """A handshake whose SYN-ACK and third ACK come after so many seconds; None leaves them away."""
+    src, sport, dst, dport = ends
+    tap.append(Segment(time, src, sport, dst, dport, S, isn))
+    if answer_after is not None:
+        tap.append(Segment(time + answer_after, dst, dport, src, sport, S | A, 7000, isn + 1))
+    if ack_after is not None:
+        tap.append(Segment(time + answer_after + ack_after, src, sport, dst, dport, A, isn + 1, 7001))
+
+
+def place(tap, folder) -> Place:
+    path = write(folder / "x.pcap", sorted(tap, key=lambda s: s.time))
+    return place_of(track(open_capture([str(path)], "x")))
+
+
+@pytest.mark.parametrize(
+    ("answer", "ack", "expected"),
+    [
+        (0.00003, 0.0002, Place("server", True)),
+        (0.0300, 0.0001, Place("client", True)),
+        (0.0005, 0.0001, Place("client", True)),
+        (0.0001, 0.0001, Place("server", False)),  # as long one way as the other
+        (0.14, None, Place("client", True)),  # never completed, but no kernel takes so long
+        (0.0001, None, Place("server", False)),
+        (None, None, Place("server", False)),
+    ],
+)
+def test_handshakes_tell_the_side(tmp_path, answer, ack, expected):
+    tap: list = []
+    for n in range(4):
+        handshake(tap, float(n), (HERE, 4000 + n, THERE, 80), answer, ack)
+    assert place(tap, tmp_path) == expected
+
+
+@pytest.mark.parametrize(("asked", "side"), [(True, "server"), (False, "client")])
+def test_the_address_that_all_share_is_the_capturing_hosts(tmp_path, asked, side):
+    tap: list = []
+    for n in range(5):
+        peer = f"203.0.113.{n + 1}"
+        ends = (peer, 4000, HERE, 80) if asked else (HERE, 4000, peer, 80)
+        handshake(tap, float(n), ends, None, None)
+    assert place(tap, tmp_path) == Place(side, True)
+
+
+def causes_of(tap, folder, **how):
+    path = str(write(folder / "x.pcap", sorted(tap, key=lambda s: s.time)))
+    analysis = analyze(AnalyzeOptions(**{name: [path] for name in how}))
+    rows = analysis.main.causes.to_array()
+    return {(CAUSES[r["cause"]], CAUSE_CERTAINTIES[r["certainty"]]) for r in rows}, analysis.diagnosis.quality
+
+
+def test_silence_accuses_no_server_where_nothing_shows_a_server(tmp_path):
+    tap: list = []
+    for n in range(3):
+        handshake(tap, 2.0 * n, (HERE, 4000 + n, THERE, 80), None, None, isn=1000 * n)
+    handshake(tap, 9.0, (HERE, 5000, THERE, 81), 0.0001, 0.0001)
+    given, _ = causes_of(tap, tmp_path, servers=True)
+    assert ("server_silent", "likely") in given
+    found, quality = causes_of(tap, tmp_path, captures=True)
+    assert found == {("answered", "certain"), ("no_evidence", "possible")}
+    assert any(note.kind == "vantage" and "--server" in note.text for note in quality)
