@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 
 from analyzer.connections import Tracked
-from analyzer.schema import ANSWER_SYN_ACK, IDENTITY_SOURCES, META_RECEIVED, META_SENT, SYN_ROW
+from analyzer.schema import ANSWER_SYN_ACK, IDENTITY_SOURCES, META_RECEIVED, META_SENT, OPT_TS, SYN_ROW
 from analyzer.units import MS
 
-Bools = np.ndarray[Any, np.dtype[np.bool_]]
+Records = np.ndarray[Any, np.dtype[np.void]]
 
 MOSTLY = 0.5
 KERNELS_TIME = 10 * MS
 """A server's kernel answers a SYN sooner than this; a capture in which nothing ever does is not the server's."""
 NO_ANSWER = 2**62
+MOST_TUPLES = 6
+"""So many times an ISN changes its four numbers on its way through a load balancer, retries on other members too."""
 SEVERAL = 3
 """Peers that show whose address all connections share."""
 _LB_SOURCES = [IDENTITY_SOURCES.index(name) for name in ("f5", "nstrace")]
@@ -26,21 +28,39 @@ def virtual_hosts(tracked: Tracked) -> set[int]:
     A SYN keeps its ISN and TSval through a layer-4 NAT, so the same pair on two four-tuples shows both
     legs; the earlier one is the client's.
     """
-    parts = [chunk[["isn", "tsval", "chain", "resp", "time"]].copy() for chunk in tracked.syns.chunks()]
+    names = ["isn", "tsval", "chain", "orig", "resp", "time", "orig_p", "opts"]
+    parts = [chunk[names].copy() for chunk in tracked.syns.chunks()]
     if not parts:
         return set()
     rows = np.concatenate(parts)
-    order = np.lexsort((rows["time"], rows["tsval"], rows["isn"]))
-    rows = rows[order]
-    same = (rows["isn"][1:] == rows["isn"][:-1]) & (rows["tsval"][1:] == rows["tsval"][:-1])
-    legs = same & (rows["chain"][1:] != rows["chain"][:-1]) & (rows["resp"][1:] != rows["resp"][:-1])
-    front = rows["resp"][:-1][legs]
+    rows = rows[np.lexsort((rows["time"], rows["tsval"], rows["isn"]))]
+    front, back = _passed_on(rows)
     if not len(front):
         return set()
     size = len(tracked.hosts)
-    shown_twice, all_syns = np.bincount(front, minlength=size), np.bincount(rows["resp"], minlength=size)
-    backs = np.bincount(rows["resp"][1:][legs], minlength=size)
+    shown_twice, all_syns = np.bincount(front["resp"], minlength=size), np.bincount(rows["resp"], minlength=size)
+    backs = np.bincount(back["resp"], minlength=size)
     return set(np.flatnonzero((shown_twice > MOSTLY * all_syns) & (shown_twice > backs)).tolist())
+
+
+def _passed_on(rows: Records) -> tuple[Records, Records]:
+    """SYNs beside the ones that they look to have become, *rows* sorted by ISN, TSval and time.
+
+    Scanners, and generators of test traffic, give one ISN to SYNs for many hosts: an ISN on more four-tuples than
+    a client's retries need is none, and a single one without a timestamp proves nothing.
+    """
+    a, b = rows[:-1], rows[1:]
+    same = (a["isn"] == b["isn"]) & (a["tsval"] == b["tsval"])
+    begins = np.r_[True, ~same]
+    group = np.cumsum(begins) - 1
+    others = same & (a["chain"] != b["chain"])
+    few = np.bincount(group[1:][others], minlength=int(group[-1]) + 1) < MOST_TUPLES
+    legs = others & (a["resp"] != b["resp"]) & few[group[1:]]
+    legs &= (a["orig"] != b["orig"]) | (a["orig_p"] == b["orig_p"])
+    stamped = (a["opts"] & b["opts"] & OPT_TS) > 0
+    if not (legs & stamped).any() and len(np.unique(a["isn"][legs])) < 2:
+        legs[:] = False
+    return a[legs], b[legs]
 
 
 def _balancers_own(tracked: Tracked) -> bool:

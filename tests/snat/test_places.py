@@ -73,3 +73,26 @@ def test_silence_accuses_no_server_where_nothing_shows_a_server(tmp_path):
     found, quality = causes_of(tap, tmp_path, captures=True)
     assert found == {("answered", "certain"), ("no_evidence", "possible")}
     assert any(note.kind == "vantage" and "--server" in note.text for note in quality)
+
+
+@pytest.mark.parametrize("port", [4000, None])
+def test_a_scan_with_one_isn_shows_no_load_balancer(tmp_path, port):
+    tap: list = []
+    for n in range(12):
+        handshake(tap, 0.01 * n, (HERE, port or 5000 + n, f"203.0.113.{n + 1}", 80), None, None)
+    assert place(tap, tmp_path) == Place("client", True)
+
+
+def test_generated_traffic_with_one_isn_shows_no_load_balancer(tmp_path):
+    tap: list = []
+    for n in range(2):
+        handshake(tap, 0.5 * n, (f"192.0.2.{n + 1}", 4000, f"203.0.113.{n + 1}", 80), 0.0001, 0.0001, isn=1)
+    assert place(tap, tmp_path).side == "server"
+
+
+def test_a_syn_on_two_legs_shows_a_load_balancer(tmp_path):
+    tap: list = []
+    for n in range(2):
+        handshake(tap, 1.0 * n, (f"192.0.2.{n + 1}", 4000, HERE, 80), 0.0003, 0.0001, isn=77 + n)
+        handshake(tap, 1.0 * n + 0.0001, (THERE, 6000 + n, "203.0.113.1", 80), 0.0001, 0.0002, isn=77 + n)
+    assert place(tap, tmp_path) == Place("lb", True)
