@@ -21,6 +21,7 @@ from analyzer.errors import InputError, UsageError
 from analyzer.kernel.profiles import find_profile
 from analyzer.kernel.settings import SYSCTLS, Settings
 from analyzer.replay.choice import SERVERS_DIFFER, Score, agree, contested_part, plausible, rank, screens
+from analyzer.replay.doubt import doubt_refuted
 from analyzer.replay.evidence import completed_handshakes, empty_by_counters
 from analyzer.replay.given import Given, read_given, shared_out
 from analyzer.replay.nearer import defer
@@ -168,6 +169,7 @@ def _judge(tracked: Tracked, side: str, given: Sequence[Given], scope: Scope) ->
     """Replay one capture; where it shows several unlike servers, certain is what all of them agree on."""
     (replayed, choice), *others = [_replay(tracked, one, scope) for one in given]
     replayed = agree(replayed, [other for other, _ in others], tracked, SERVERS_DIFFER)
+    doubt_refuted(tracked, replayed)
     in_force = replayed.hypothesis.settings
     choice = replace(
         choice,
