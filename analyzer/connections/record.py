@@ -252,7 +252,7 @@ def from_resp(c, s, p):
             repeated = (p.length > 0 or flags & SYN) and d32(end, np.int64(s.resp_next)) <= 0
             if gap:
                 c.seen |= SEEN_GAP_RESP
-                if not s.holed_resp:
+                if not s.holed_resp and not flags & SYN:
                     s.holed_resp, s.hole_resp, s.hole_resp_end = 1, s.resp_next, p.seq
             elif s.holed_resp and d32(np.int64(p.seq), np.int64(s.hole_resp)) <= 0 < d32(end, np.int64(s.hole_resp)):
                 s.holed_resp = 0

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from analyzer.connections.names import host_text
 from analyzer.diagnosis.causes import REGISTRY, weigh
 from analyzer.diagnosis.decide import Journeys
 from analyzer.diagnosis.findings import ANSWERED, Account, evidence_of, finding
@@ -19,7 +18,8 @@ from analyzer.diagnosis.quality import notes
 from analyzer.diagnosis.story import Teller
 from analyzer.diagnosis.strain import Listener
 from analyzer.diagnosis.tries import numbered
-from analyzer.schema import ANSWER_SYN_ACK, CAUSE, CAUSE_CERTAINTIES, CERTAINTIES, OPT_TS, VERDICTS
+from analyzer.replay.contradictions import contradictions
+from analyzer.schema import CAUSE, CAUSE_CERTAINTIES, OPT_TS
 from analyzer.snat.model import Joined
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -98,20 +98,13 @@ def _findings(
 
 
 def _contradictions(vantage: Vantage) -> Iterator[str]:
-    """Certain predictions that packets refute, by name; at most twenty."""
+    """Answers that certain predictions exclude, by kind, with what they refute."""
     assert vantage.replayed is not None
-    certain, accept, drop = CERTAINTIES.index("certain"), VERDICTS.index("accept"), VERDICTS.index("drop")
-    left = 20
-    for rows, verdicts in zip(vantage.tracked.syns.chunks(), vantage.replayed.verdicts.chunks(), strict=True):
-        sure = verdicts["certainty"] == certain
-        wrong = sure & (verdicts["verdict"] == drop) & (rows["answer"] == ANSWER_SYN_ACK)
-        wrong |= sure & (verdicts["verdict"] == accept) & (rows["answer"] > ANSWER_SYN_ACK)
-        for row, verdict in zip(rows[wrong][:left], verdicts[wrong][:left], strict=True):
-            left -= 1
-            said = VERDICTS[int(verdict["verdict"])]
-            who = host_text(vantage.tracked.hosts, int(row["orig"]))
-            yield (
-                f"{vantage.name}, frame {int(row['frame'])}: a SYN of {who} port {int(row['orig_p'])} should get "
-                f"'{said}' for certain, and the packets show otherwise: kernel, settings or completeness of the "
-                "capture are not as assumed"
-            )
+    for kind in contradictions(vantage.tracked, vantage.replayed):
+        frames = ", ".join(f"{frame:,}" for frame in kind.frames[:5])
+        more = " …" if kind.syns > 5 else ""
+        yield (
+            f"{vantage.name}: {kind.syns:,} SYN{'s' if kind.syns != 1 else ''} {kind.text} "
+            f"(frame{'s' if kind.syns != 1 else ''} {frames}{more}). Any of these would explain it: "
+            f"{'; '.join(kind.refutes)}."
+        )

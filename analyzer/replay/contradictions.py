@@ -9,6 +9,7 @@ import numpy as np
 from analyzer.connections import Tracked
 from analyzer.kernel.profiles import Profile
 from analyzer.kernel.rules import RULE_NAMES
+from analyzer.replay.doubt import REFUTED, UNANSWERED
 from analyzer.replay.run import Replayed
 from analyzer.schema import ANSWER_ACK, ANSWER_NONE, ANSWER_RST, ANSWER_SYN_ACK, CERTAINTIES, VERDICTS
 
@@ -104,13 +105,14 @@ def contradictions(tracked: Tracked, replayed: Replayed) -> list[Contradiction]:
 
     Args:
         tracked: The capture.
-        replayed: Its verdicts, of which only the certain ones can be contradicted.
+        replayed: Its verdicts, of which only those can be contradicted that are certain, or were but for earlier ones.
     """
     profile = replayed.hypothesis.profile
+    doubted = [number for number, text in enumerate(replayed.reasons) if text in (REFUTED, UNANSWERED)]
     found = [Contradiction(name, text, refutes(profile)) for name, text, refutes, _ in _KINDS]
     for syns, verdicts in zip(tracked.syns.chunks(), replayed.verdicts.chunks(), strict=False):
         rows = syns[: len(verdicts)]
-        certain = verdicts["certainty"] == _CERTAIN
+        certain = (verdicts["certainty"] == _CERTAIN) | np.isin(verdicts["reason"], doubted)
         for kind, (_, _, _, against) in zip(found, _KINDS, strict=True):
             kind.add(rows[certain & against(rows, verdicts)])
     return sorted((kind for kind in found if kind.syns), key=lambda kind: -kind.syns)

@@ -58,13 +58,14 @@ def doubt_refuted(tracked: Tracked, replayed: Replayed) -> Replayed:
         tracked: The capture.
         replayed: Its verdicts, changed in place.
     """
+    at_server = replayed.hypothesis.vantage.at_server  # elsewhere a SYN may simply be lost on its way
     against, silent = [np.zeros(0, np.int64)], [np.zeros((0, 2), np.int64)]
     for syns, verdicts in zip(tracked.syns.chunks(), replayed.verdicts.chunks(), strict=True):
         sure, word, answer = verdicts["certainty"] == _CERTAIN, verdicts["verdict"], syns["answer"]
         wrong = np.isin(word, (_DROP, _ACK, _RST)) & (answer == ANSWER_SYN_ACK)
         wrong |= np.isin(word, (_ACCEPT, _DROP)) & (answer == ANSWER_ACK)
         against.append(syns["answer_time"][sure & wrong])
-        mute = syns[sure & (word == _ACCEPT) & (answer == ANSWER_NONE)]
+        mute = syns[sure & (word == _ACCEPT) & (answer == ANSWER_NONE) & at_server]
         silent.append(np.stack([mute["orig"].astype(np.int64), mute["time"] + SILENCE], axis=1))
     refuted, mutes = np.sort(np.concatenate(against)), np.concatenate(silent)
     if len(refuted) or len(mutes):
