@@ -16,7 +16,7 @@ KERNELS_TIME = 10 * MS
 """A server's kernel answers a SYN sooner than this; a capture in which nothing ever does is not the server's."""
 NO_ANSWER = 2**62
 MOST_TUPLES = 6
-"""So many times an ISN changes its four numbers on its way through a load balancer, retries on other members too."""
+"""So many four-tuples show one SYN behind a load balancer, retries on other members included."""
 SEVERAL = 3
 """Peers that show whose address all connections share."""
 _LB_SOURCES = [IDENTITY_SOURCES.index(name) for name in ("f5", "nstrace")]
@@ -54,7 +54,8 @@ def _passed_on(rows: Records) -> tuple[Records, Records]:
     begins = np.r_[True, ~same]
     group = np.cumsum(begins) - 1
     others = same & (a["chain"] != b["chain"])
-    few = np.bincount(group[1:][others], minlength=int(group[-1]) + 1) < MOST_TUPLES
+    tuples = np.unique(np.stack([group, rows["chain"]]), axis=1)[0]
+    few = np.bincount(tuples) <= MOST_TUPLES
     legs = others & (a["resp"] != b["resp"]) & few[group[1:]]
     legs &= (a["orig"] != b["orig"]) | (a["orig_p"] == b["orig_p"])
     stamped = (a["opts"] & b["opts"] & OPT_TS) > 0
