@@ -17,6 +17,16 @@ CHUNK_ROWS = 16384
 Records = np.ndarray[Any, np.dtype[np.void]]
 
 
+def opaque(rows: Records) -> Records:
+    """The same records as bytes without fields: numpy copies those thirty times as fast."""
+    return np.asarray(rows).view(np.dtype((np.void, rows.dtype.itemsize)))
+
+
+def pick(rows: Records, where: Any) -> Records:
+    """``rows[where]`` for a mask or indices, copied as bytes."""
+    return opaque(rows)[where].view(rows.dtype)
+
+
 class Spool:
     """Rows of one table, written once and read in order, as often as needed.
 
@@ -50,7 +60,7 @@ class Spool:
                 start += self.chunk_rows
                 continue
             take = min(len(rows) - start, self.chunk_rows - self._fill)
-            self._tail[self._fill : self._fill + take] = rows[start : start + take]
+            opaque(self._tail)[self._fill : self._fill + take] = opaque(rows[start : start + take])
             self._fill += take
             start += take
             if self._fill == self.chunk_rows:
@@ -95,12 +105,12 @@ class Spool:
             for name in names:
                 part[name] = chunk[name] if chosen is None else chunk[name][chosen]
             parts.append(part)
-        return np.concatenate(parts)
+        return np.concatenate([opaque(part) for part in parts]).view(dtype)
 
     def to_array(self) -> Records:
         """All rows in one array: for small tables and tests."""
-        parts = list(self.chunks())
-        return np.concatenate(parts) if parts else np.zeros(0, self.dtype)
+        parts = [np.zeros(0, self.dtype), *self.chunks()]
+        return np.concatenate([opaque(part) for part in parts]).view(self.dtype)
 
     def close(self) -> None:
         """Release the temporary file; the spool is empty afterwards."""

@@ -14,6 +14,7 @@ from analyzer.capture.sections import Sections
 from analyzer.capture.stream import ByteStream
 from analyzer.errors import InputError, Problem
 from analyzer.schema import META_TRAILER, OPT_PROXY, OPT_TOA, PACKET
+from analyzer.spool import pick
 from analyzer.units import NO_TIME
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class FileReader:
             self._state[walk.COUNTS + RARE] -= 1
             self._state[walk.COUNTS + code] += 1
             keep[row] = code == TAKEN
-        return self._identified(rows, rows[keep], self._rare[:rares])
+        return self._identified(rows, pick(rows, keep), self._rare[:rares])
 
     def _identified(self, rows: Records, kept: Records, places: Any = None) -> Records:
         """*kept*, after what these packets say of the other side was noted."""

@@ -160,11 +160,9 @@ def analyze(
     for problem in analysis.problems:
         print(f"synquest: warning: {problem}", file=sys.stderr)
     if as_json:
-        import json
+        from analyzer.report.findings import as_dict, as_text
 
-        from analyzer.report.findings import as_dict
-
-        print(json.dumps(as_dict(analysis), indent=1))
+        print(as_text(as_dict(analysis)))
     else:
         from rich.console import Console
 

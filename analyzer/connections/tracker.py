@@ -12,7 +12,7 @@ from analyzer.connections import passes, state
 from analyzer.connections.lookup import EMPTY, rebuild, rebuild_hosts
 from analyzer.errors import Problem
 from analyzer.schema import CONNECTION, EVENT, HOST, IDENTITY, KIND_TCP, SYN_ROW
-from analyzer.spool import CHUNK_ROWS, Spool
+from analyzer.spool import CHUNK_ROWS, Spool, opaque
 from analyzer.units import NO_TIME, NS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -170,10 +170,10 @@ class Tracker:
         young = np.flatnonzero(rows["time"] > self._now - ANSWER_HORIZON)
         count = int(young[0]) if len(young) else fill
         self.out.syns.append(rows[:count])
-        rest = rows[count:].copy()
+        rest = opaque(rows[count:]).copy()
         if count < fill // 2:
             self._syns = np.zeros(2 * len(self._syns), SYN_ROW.dtype).view(np.recarray)
-        self._syns[: len(rest)] = rest
+        opaque(self._syns)[: len(rest)] = rest
         self._state[state.SYN_FILL], self._state[state.SYN_BASE] = len(rest), base + count
 
     def _flush_events(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from analyzer.connections import Tracked
+from analyzer.spool import pick
 from analyzer.units import NO_TIME, NS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -183,7 +184,7 @@ def _at(tracked: Tracked, names: Array) -> tuple[Records, Array]:
     conns = tracked.connections.columns(_WANTED, lambda rows: _is_one_of(_key(rows["resp"], rows["resp_p"]), names))
     keys = _key(conns["resp"], conns["resp_p"])
     order = np.argsort(keys, kind="stable")
-    return conns[order], keys[order]
+    return pick(conns, order), keys[order]
 
 
 def _is_one_of(keys: Array, names: Array) -> Array:

@@ -13,12 +13,15 @@ import numpy as np
 
 from analyzer.connections import Tracked
 from analyzer.schema import ACK, FIN, KIND_TCP, RST, SEEN_ESTABLISHED, SEEN_SYN_ACK, SYN
+from analyzer.spool import pick
 from analyzer.units import MS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
 
 PATIENCE = 300 * MS
 """No acknowledgment of data is held back this long (delayed ACKs wait 200 ms at the most)."""
+CROSSING = 2 * MS
+"""A word of the server later than this after a segment was sent in knowledge of it."""
 ABORT_WITHIN = 20 * MS
 MOST_SEGMENTS = 2_000_000
 
@@ -58,16 +61,17 @@ def third_acks(tracked: Tracked, abort: bool, foreign: int = -1) -> ThirdAcks:
     spoke: dict[int, int] = {}
     kept = 0
     for chunk in tracked.events.chunks():
-        packets = chunk[(chunk["kind"] == KIND_TCP) & ours[chunk["conn"]]]
+        packets = pick(chunk, (chunk["kind"] == KIND_TCP) & ours[chunk["conn"]])
         found.resets += int(np.count_nonzero((packets["resp"] == 1) & (packets["flags"] & RST > 0)))
-        rows = packets[begun[packets["conn"]]]
-        for time, conn, seq, length, flags, seen, resp in rows[
-            ["time", "conn", "seq", "length", "flags", "seen", "resp"]
+        rows = pick(packets, begun[packets["conn"]])
+        for time, conn, seq, ack, length, flags, seen, resp in rows[
+            ["time", "conn", "seq", "ack", "length", "flags", "seen", "resp"]
         ].tolist():
             if conn in spoke or flags & SYN:
                 continue
             if resp:
-                _settle(found, segments.pop(conn, []), time, bool(flags & RST), abort)
+                heard = None if flags & RST else ack
+                _settle(found, segments.pop(conn, []), time, bool(flags & RST), abort, heard=heard)
                 spoke[conn] = time
             elif flags & RST:
                 if conn not in segments and seen & SEEN_SYN_ACK and not seen & SEEN_ESTABLISHED:
@@ -90,20 +94,35 @@ def _begun(tracked: Tracked, foreign: int) -> tuple[Any, Any]:
     return begun, ours
 
 
-def _settle(found: ThirdAcks, segments: list[Any], until: int, reset: bool, abort: bool, silent: bool = False) -> None:
-    """Judge the client's segments that came before the server's first word (or reset) at *until*."""
+def _settle(
+    found: ThirdAcks,
+    segments: list[Any],
+    until: int,
+    reset: bool,
+    abort: bool,
+    silent: bool = False,
+    heard: int | None = None,
+) -> None:
+    """Judge the client's segments that came before the server's first word (or reset) at *until*.
+
+    That word's acknowledgment *heard* proves more: a segment that begins there had not been taken.
+    """
     if not segments:
         return
     if reset and abort and until - segments[0][0] < ABORT_WITHIN:
         found.aborted += 1
         found.never_taken += 1
         return
-    waiting = [i for i, (time, _, length, fin) in enumerate(segments) if (length or fin) and until - time > PATIENCE]
+    waiting = [
+        i
+        for i, (time, seq, length, fin) in enumerate(segments)
+        if (length or fin) and (until - time > PATIENCE or (seq == heard and until - time > CROSSING))
+    ]
     ignored = waiting[-1] + 1 if waiting else 0
     if not ignored:
         first = segments[0][1]
         repeats = sum(not length and not fin and seq == first for _, seq, length, fin in segments[1:])
-        found.doubtful += repeats
+        found.doubtful += max(repeats, _before_a_repeat(segments))
         return
     rest = len(segments) - ignored
     if reset or silent:
@@ -112,3 +131,10 @@ def _settle(found: ThirdAcks, segments: list[Any], until: int, reset: bool, abor
         return
     found.ignored += ignored
     found.doubtful += max(rest - 1, 0)
+
+
+def _before_a_repeat(segments: list[Any]) -> int:
+    """Segments up to the last one with data that the client sent again: it had not been acknowledged."""
+    last = {seq: at for at, (_, seq, length, fin) in enumerate(segments) if length or fin}
+    again = [at for at, (_, seq, length, fin) in enumerate(segments) if (length or fin) and last[seq] > at]
+    return again[-1] + 1 if again else 0

@@ -21,7 +21,7 @@ from analyzer.schema import (
     SEEN_SYN_ACK,
     SEEN_TS_RESP,
 )
-from analyzer.spool import Spool
+from analyzer.spool import Spool, opaque, pick
 from analyzer.units import MS, NO_TIME
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -71,12 +71,12 @@ class Tries:
         for chunk in tracked.connections.chunks():
             plain = ((chunk["seen"] & _WHOLE) == _WHOLE) & (chunk["syn_count"] == 1) & (chunk["syn_ack_count"] == 1)
             plain &= (chunk["seen"] & _ENDED) == 0
-            parts.append(chunk[~plain])
+            parts.append(opaque(chunk)[~plain])
             spoke = spoke or bool(_said(chunk["history"], b"AaDd").any())
             answers += int(np.count_nonzero(chunk["packets_resp"]))
             quiet += int(np.count_nonzero(chunk["syn_ack_count"] > 0))
-        conns = np.concatenate(parts) if parts else np.zeros(0, CONNECTION.dtype)
-        conns = conns[np.argsort(conns["conn"], kind="stable")]
+        conns = np.concatenate(parts).view(CONNECTION.dtype) if parts else np.zeros(0, CONNECTION.dtype)
+        conns = pick(conns, np.argsort(conns["conn"], kind="stable"))
         return cls(conns, *_repeats(tracked, conns), one_sided=not answers, hears_acks=spoke or quiet < 5)
 
     def connection(self, conns: Array) -> tuple[Array, Array]:
@@ -159,7 +159,7 @@ def ack_ignored(tracked: Tracked, conns: Records) -> Array:
     out: Array = prompt & talked & (conns["syn_ack_count"] > 1) & (conns["syn_count"] == 1)
     ids = conns["conn"][out]
     for chunk in tracked.events.chunks() if len(ids) else ():
-        spoke = chunk[(chunk["resp"] == 1) & (chunk["kind"] == KIND_TCP)]
+        spoke = pick(chunk, (chunk["resp"] == 1) & (chunk["kind"] == KIND_TCP))
         at, there = _find(ids, spoke["conn"])
         where = np.searchsorted(conns["conn"], ids[at[there]])
         soon = spoke["time"][there] - conns["established_time"][where] < PROMPT

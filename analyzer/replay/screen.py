@@ -35,7 +35,7 @@ from analyzer.schema import (
     VERDICT,
     VERDICTS,
 )
-from analyzer.spool import Spool
+from analyzer.spool import Spool, pick
 from analyzer.units import MS, NO_TIME, NS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -87,14 +87,14 @@ def fill_of(tracked: Tracked) -> Fill:
     """
     requested, completed, queued, served = [], [], [], []
     for chunk in tracked.connections.chunks():
-        rows = chunk[chunk["syn_time"] != NO_TIME]
+        rows = pick(chunk, chunk["syn_time"] != NO_TIME)
         ends = rows["syn_time"] + REQUEST_LIFE
         for column in ("established_time", "rst_time"):
             times = rows[column]
             ends = np.where(times != NO_TIME, np.minimum(ends, np.maximum(times, rows["syn_time"])), ends)
         requested.append(rows["syn_time"].copy())
         completed.append(ends)
-        rows = rows[(rows["seen"] & SEEN_ESTABLISHED) > 0]
+        rows = pick(rows, (rows["seen"] & SEEN_ESTABLISHED) > 0)
         shown = [np.where(rows[c] == NO_TIME, NEVER, rows[c]) for c in ("first_data_resp", "fin_resp_time")]
         queued.append(rows["established_time"].copy())
         served.append(np.minimum(*shown))

@@ -17,6 +17,7 @@ from analyzer.schema import (
     SEEN_SYN_ACK,
     SEEN_TS_RESP,
 )
+from analyzer.spool import pick
 from analyzer.units import NO_TIME, NS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -65,7 +66,7 @@ def server_clock(tracked: Tracked, fronts: frozenset[int] = frozenset()) -> Serv
     if len(rows) < FEW:
         return ServerClock()
     servers, count = np.unique(rows["resp"], return_counts=True)
-    rows = rows[rows["resp"] == servers[np.argmax(count)]]
+    rows = pick(rows, rows["resp"] == servers[np.argmax(count)])
     return _read_clock(rows) if len(rows) >= FEW else ServerClock()
 
 

@@ -1,6 +1,5 @@
 """Analysis → terminal, tables, JSON, Markdown, figures and one HTML page."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,13 +43,13 @@ def write_report(analysis: "Analysis", folder: str, figures: bool = True, tables
     Raises:
         InputError: The folder cannot be written.
     """
-    from analyzer.report.findings import as_dict
+    from analyzer.report.findings import as_dict, as_text
     from analyzer.report.markdown import render as as_markdown
     from analyzer.report.tables import write_tables
 
     path = prepare_folder(folder)
     write_tables(analysis, path, tables)
-    (path / "findings.json").write_text(json.dumps(as_dict(analysis), indent=1) + "\n", encoding="utf-8")
+    (path / "findings.json").write_text(as_text(as_dict(analysis)) + "\n", encoding="utf-8")
     (path / "report.md").write_text(as_markdown(analysis), encoding="utf-8")
     if figures:
         _draw(analysis, path)

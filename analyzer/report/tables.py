@@ -38,6 +38,8 @@ from analyzer.units import NO_TIME, NS
 Records = np.ndarray[Any, np.dtype[np.void]]
 Mask = Any
 FORMATS = ("parquet", "csv", "jsonl")
+ORDERED = ["time", "start", "end", "frame"]
+"""Columns whose least and greatest value per row group is of use to a reader."""
 STAMPS = ("first_tsval", "last_tsval", "first_tsecr", "last_tsecr")
 
 
@@ -358,9 +360,8 @@ def _parquet(batches: Iterator[pa.Table], path: Path) -> None:
     writer = None
     for table in batches:
         if writer is None:
-            writer = pq.ParquetWriter(
-                path, table.schema, compression="zstd", compression_level=1, use_dictionary=_few_values(table)
-            )
+            options = {"compression": "zstd", "compression_level": 1, "write_statistics": ORDERED}
+            writer = pq.ParquetWriter(path, table.schema, use_dictionary=_few_values(table), **options)
         writer.write_table(table)
     if writer is not None:
         writer.close()

@@ -227,8 +227,8 @@ def _unidentified(index: int, one: Seen, stamps: Stamps, line: Ints) -> Records:
     known = np.bincount(stamps.host[line >= 0], minlength=hosts) > 0
     held = np.zeros(hosts, np.bool_)
     for chunk in one.tracked.connections.chunks():
-        whole = chunk[(chunk["seen"] & SEEN_ESTABLISHED) > 0]
-        held[whole["orig"]] = held[whole["resp"]] = True
+        whole = (chunk["seen"] & SEEN_ESTABLISHED) > 0
+        held[chunk["orig"][whole]] = held[chunk["resp"][whole]] = True
     unknown = np.flatnonzero(held & ((conns > 0) | ~known) & ~stamps.left_out)
     out = np.zeros(len(unknown), CLOCK.dtype)
     out["vantage"], out["host"], out["peer"] = index, unknown, -1

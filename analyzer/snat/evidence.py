@@ -12,6 +12,7 @@ import numpy as np
 
 from analyzer.schema import HOST, META_TUNNELLED, OPT_MSS, OPT_TS, OPT_WSCALE
 from analyzer.snat.model import Records, Seen
+from analyzer.spool import pick
 from analyzer.units import MS
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -151,7 +152,7 @@ def copies(rows: Records) -> Array:
     if not len(rows):
         return result
     several = np.flatnonzero(np.bincount(rows["four"])[rows["four"]] > 1)  # the others are alone on their numbers
-    result[several] = several[_copies(rows[several])]
+    result[several] = several[_copies(pick(rows, several))]
     return result
 
 

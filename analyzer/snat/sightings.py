@@ -18,6 +18,7 @@ from analyzer.schema import (
     SEEN_TS_RESP,
     SYN,
 )
+from analyzer.spool import pick
 from analyzer.units import MS, NS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -154,7 +155,7 @@ class Book:
     def _events(self, level: str) -> Iterator[Sightings]:
         for chunk in self.tracked.events.chunks():
             whole = (chunk["kind"] == KIND_TCP) & ((chunk["opts"] & OPT_CLIPPED) == 0)
-            rows = chunk[whole & ((chunk["flags"] & SYN) == 0)]
+            rows = pick(chunk, whole & ((chunk["flags"] & SYN) == 0))
             conn = rows["conn"].astype(np.int64)
             yield Sightings(
                 self._event_keys(level, rows, conn),

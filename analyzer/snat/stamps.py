@@ -9,6 +9,7 @@ import numpy as np
 from analyzer.connections import Tracked
 from analyzer.schema import KIND_TCP, OPT_TS, RST, SEEN_SYN, SEEN_SYN_ACK, SEEN_TS_ORIG, SEEN_TS_RESP
 from analyzer.snat.sightings import arrival, connections_by_id, mixed
+from analyzer.spool import pick
 from analyzer.units import NO_TIME, NS
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -120,7 +121,7 @@ Part = tuple[Ints, Ints, Ints, Ints, Ints]
 
 def _syns(tracked: Tracked, chosen: Any) -> Iterator[Part]:
     for chunk in tracked.syns.chunks():
-        rows = chunk[chosen[chunk["conn"], 0] & ((chunk["opts"] & OPT_TS) > 0)]
+        rows = pick(chunk, chosen[chunk["conn"], 0] & ((chunk["opts"] & OPT_TS) > 0))
         yield _part(
             rows["conn"].astype(np.int64) * 2, rows["time"], np.full(len(rows), NO_TIME), rows["tsval"], arrival(rows)
         )
@@ -136,9 +137,9 @@ def _syn_acks(conns: Any, chosen: Any) -> Part:
 
 def _events(tracked: Tracked, conns: Any, chosen: Any) -> Iterator[Part]:
     for chunk in tracked.events.chunks():
-        rows = chunk[chosen[chunk["conn"], chunk["resp"]]]
+        rows = pick(chunk, chosen[chunk["conn"], chunk["resp"]])
         # a RST may carry a TSval that its sender took from elsewhere
-        rows = rows[(rows["kind"] == KIND_TCP) & ((rows["opts"] & OPT_TS) > 0) & ((rows["flags"] & RST) == 0)]
+        rows = pick(rows, (rows["kind"] == KIND_TCP) & ((rows["opts"] & OPT_TS) > 0) & ((rows["flags"] & RST) == 0))
         told = conns[rows["conn"]]
         third = (rows["resp"] == 0) & (rows["time"] == told["established_time"]) & ((told["seen"] & SEEN_SYN_ACK) > 0)
         after = np.where(third, told["syn_ack_time"], NO_TIME)
