@@ -33,6 +33,7 @@ from analyzer.schema import (
     VERDICTS,
 )
 from analyzer.snat.model import Joined
+from analyzer.spool import pick
 from analyzer.units import NO_TIME, NS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -116,7 +117,7 @@ class Gatherer:
         paths = self.paths[first : first + len(rows)]
         at, several = self.tries.row(numbers)
         conn_at, there = self.tries.connection(rows["conn"])
-        conns = self.tries.conns[conn_at] if len(self.tries.conns) else np.zeros(len(rows), CONNECTION.dtype)
+        conns = pick(self.tries.conns, conn_at) if len(self.tries.conns) else np.zeros(len(rows), CONNECTION.dtype)
         answer = np.where(several, self.tries.answer[at], rows["answer"]) if several.any() else rows["answer"].copy()
         gap = np.where(several, self.tries.gap[at], NO_TIME) if several.any() else _nothing(len(rows))
         established = ~there | ((conns["seen"] & SEEN_ESTABLISHED) != 0)

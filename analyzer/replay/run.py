@@ -26,7 +26,7 @@ from analyzer.replay.screen import Reasons, Screen, bucket_overflows, screen
 from analyzer.replay.vantage import SERVER, Vantage
 from analyzer.schema import ACK, ANSWER_SYN_ACK, PEER_STATE, SEEN_MIDSTREAM, SYN, VERDICT, VERDICTS
 from analyzer.seqnum import d32
-from analyzer.spool import Spool
+from analyzer.spool import Spool, pick
 from analyzer.units import NO_TIME
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -129,7 +129,7 @@ def events_of(tracked: Tracked, sieve: Screen | None = None) -> Iterator[Ev]:
     """The capture's events as tuples, in order of arrival; those that *sieve* lets through, if given."""
     steps, number = steps_of(tracked), 0
     for chunk in tracked.events.chunks():
-        rows = steps.straighten(chunk, number) if sieve is None else chunk[sieve.telling(chunk)]
+        rows = steps.straighten(chunk, number) if sieve is None else pick(chunk, sieve.telling(chunk))
         number += len(chunk)
         columns = (rows[name].tolist() for name in Ev._fields)
         yield from map(_make_event, zip(*columns, strict=True))
