@@ -13,6 +13,7 @@ import numpy as np
 from analyzer.schema import Table
 
 CHUNK_ROWS = 16384
+MEMORY_BYTES = 16 << 20
 
 Records = np.ndarray[Any, np.dtype[np.void]]
 
@@ -33,13 +34,16 @@ class Spool:
     Args:
         table: Layout of a row.
         chunk_rows: Rows per chunk, in memory and in the file.
-        memory_rows: Rows kept in memory before chunks go to a temporary file.
+        memory_rows: Rows kept in memory before chunks go to a temporary file; as many as fit into
+            ``MEMORY_BYTES`` if not said.
     """
 
-    def __init__(self, table: Table, chunk_rows: int = CHUNK_ROWS, memory_rows: int = 8 * CHUNK_ROWS) -> None:
+    def __init__(self, table: Table, chunk_rows: int = CHUNK_ROWS, memory_rows: int | None = None) -> None:
         self.table = table
         self.dtype = table.dtype
         self.chunk_rows = chunk_rows
+        if memory_rows is None:
+            memory_rows = MEMORY_BYTES // self.dtype.itemsize
         self._memory_chunks = max(1, memory_rows // chunk_rows)
         self._tail = np.zeros(chunk_rows, self.dtype)
         self._fill = 0

@@ -189,17 +189,20 @@ def _ports(rows: Records, numbers: Array, texts: list[str]) -> list[tuple[str, s
     """(source, server, source ports, most open at once, their share of all ports) per pair of addresses."""
     pairs = numbers[rows["orig"]] << 32 | numbers[rows["resp"]]
     keys, which = np.unique(pairs, return_inverse=True)
-    which = which.ravel()
-    distinct = np.unique(which << 16 | rows["orig_p"]) >> 16
-    counts = np.bincount(distinct, minlength=len(keys))
-    times = np.concatenate([rows["start"], rows["end"]])
-    steps = np.concatenate([np.ones(len(rows), np.int64), np.full(len(rows), -1)])
-    group = np.concatenate([which, which])
-    order = np.lexsort((steps, times, group))
-    level = np.cumsum(steps[order])
-    starts = np.searchsorted(group[order], np.arange(len(keys)))
-    most = np.maximum.reduceat(level, starts) if len(keys) else level
+    own = np.sort(which << 16 | rows["orig_p"])
+    counts = np.bincount(own[np.diff(own, prepend=-1) != 0] >> 16, minlength=len(keys))
+    most = _most_open(which, rows["start"], rows["end"])
     return [
         (texts[int(key) >> 32], texts[int(key) & 0xFFFFFFFF], int(counts[at]), int(most[at]), float(most[at]) / PORTS)
         for at, key in enumerate(keys.tolist())
     ]
+
+
+def _most_open(group: Array, start: Array, end: Array) -> Array:
+    """Connections that each group had open at once, at the most; one that ends as another begins is not open then."""
+    group = group.astype(np.uint16 if group.max(initial=0) < 1 << 16 else np.int64)  # short ones sort in linear time
+    order = np.argsort(np.concatenate([end, start]), kind="stable")
+    order = order[np.argsort(np.tile(group, 2)[order], kind="stable")]
+    level = np.cumsum(np.where(order < len(end), -1, 1))
+    first = np.concatenate(([0], np.cumsum(2 * np.bincount(group))[:-1])).astype(np.int64)
+    return np.maximum.reduceat(level, first) if len(group) else level
