@@ -52,6 +52,8 @@ _VERDICT_OF = np.array(
         else "drop")
      for rule in RULE_NAMES]
 )  # fmt: skip
+_SENT = np.array([_SENT_BACK.get(v, 255) for v in _VERDICT_OF], np.uint8)
+"""By rule: the answer that it sends."""
 
 NAMES = (
     "PAWSPassive", "PAWSEstab", "PAWSTimewait", "ListenOverflows", "ListenDrops", "TCPReqQFullDrop",
@@ -194,6 +196,7 @@ def _add_syns(tally: Tally, profile: Profile, syns: Records, verdicts: Records) 
                 count = int(np.count_nonzero(where))
                 tally.add(name, int(np.count_nonzero(where & certain)), count, count)
     open_ = ~certain & (rule != verdicts["alternative"]) & (verdicts["alternative"] > 0)
+    open_ &= (_SENT[rule] != syns["answer"]) | (_SENT[verdicts["alternative"]] == syns["answer"])
     for number in np.unique(verdicts["alternative"][open_]):
         for name in moved(profile, RULE_NAMES[int(number)], True):
             tally.high[name] += int(np.count_nonzero(open_ & (verdicts["alternative"] == number)))
@@ -210,10 +213,9 @@ def _add_syns(tally: Tally, profile: Profile, syns: Records, verdicts: Records) 
 
 def _settled(syns: Records, verdicts: Records) -> Any:
     """The rule in force: the verdict's where certain; else that of its states which fits what came back."""
-    back = np.array([_SENT_BACK.get(v, 255) for v in _VERDICT_OF], np.uint8)
     rule, other = verdicts["rule"], verdicts["alternative"]
-    fits = (back[rule] == syns["answer"]) | (verdicts["certainty"] == _CERTAIN)
-    other_fits = (other > 0) & (back[other] == syns["answer"])
+    fits = (_SENT[rule] == syns["answer"]) | (verdicts["certainty"] == _CERTAIN)
+    other_fits = (other > 0) & (_SENT[other] == syns["answer"])
     listener = _RULE["listener"]
     answered = syns["answer"] == ANSWER_SYN_ACK
     return np.where(fits, rule, np.where(other_fits, other, np.where(answered, listener, rule)))

@@ -226,6 +226,7 @@ class Queues:
             ruling.verdict, ruling.rule, ruling.certain = "drop", "accept_queue_full", False
             ruling.reason = f"{most} completed connections were not seen to be accepted by the application"
             return ""
+        ruling.alternative = ruling.alternative or "accept_queue_full"
         return "the application may not have accepted its queue"
 
 
