@@ -148,7 +148,8 @@ class FileReader:
                 self._bad()
 
     def _walk(self) -> int:
-        buffer, digests, rows, rare, state = self._buffer, self._digests, self._rows, self._rare, self._state
+        buffer, digests, rare, state = self._buffer, self._digests, self._rare, self._state
+        rows = np.asarray(self._rows)  # of other classes numba finds out the type anew at every call
         if self.info.format == "pcap":
             link = self.info.interfaces[0].link_type
             return int(walk.walk_pcap(buffer, self._swap, self._nanos, link, digests, rows, rare, state))
@@ -159,7 +160,7 @@ class FileReader:
         """The filled rows, with the rare frames decoded and those that hold no TCP taken out."""
         count, rares = int(self._state[walk.ROWS]), int(self._state[walk.RARES])
         self._state[walk.ROWS] = self._state[walk.RARES] = 0
-        rows = self._rows[:count]
+        rows = np.asarray(self._rows)[:count]
         rows["file"] = self._index
         if not rares:
             return self._identified(rows, rows)

@@ -87,10 +87,11 @@ class Tracker:
         now = self._state
         now[state.NEXT_PACKET] = 0
         while True:
-            stop = passes.track_block(
+            # as plain arrays: of other classes numba finds out the type anew at every call
+            stop = passes.track_block(*map(np.asarray, (
                 packets, self._table, self._slots, self._conns, self._hosts, self._host_table,
                 self._chain_syns, self._syns, self._events, self._done, now,
-            )  # fmt: skip
+            )))  # fmt: skip
             if stop == state.BLOCK_DONE:
                 break
             self._make_room(int(stop))
@@ -138,9 +139,9 @@ class Tracker:
     def _more_slots(self, count: int) -> None:
         old = len(self._slots)
         slots = np.zeros(old + count, state.SLOT).view(np.recarray)
-        slots[:old] = self._slots
+        opaque(slots)[:old] = opaque(self._slots)
         conns = np.zeros(old + count, state.CONN).view(np.recarray)
-        conns[:old] = self._conns
+        opaque(conns)[:old] = opaque(self._conns)
         slots["next_free"][old:] = np.arange(old + 1, old + count + 1)
         slots["next_free"][-1] = self._state[state.FREE_HEAD]
         self._state[state.FREE_HEAD] = old
