@@ -164,6 +164,7 @@ def _exchange(ends: Ends, times: Ints, sizes: Ints, draws: Draws, paths: tuple[P
         far.sender.sample(int(last[-1] - spoken[-1]))
     _advance(near, int(sent[-1]), reply * n, step * n)
     _advance(far, reply * n, int(sent[-1]), step * n)
+    ends.server.kernel.counters.update(InSegs=step * n, OutSegs=step * n)
     near.ts_recent, near.ts_recent_s = int(heard[-1]), int(last[-1]) // NS
     far_stamp, far_time = (end_stamp, last) if reply else (stamp, data.arrives)
     far.ts_recent = int(far_stamp[-1])
