@@ -6,7 +6,17 @@ from typing import Any
 import numpy as np
 
 from analyzer.connections import Tracked
-from analyzer.schema import ANSWER_SYN_ACK, IDENTITY_SOURCES, META_RECEIVED, META_SENT, OPT_TS, SYN_ROW
+from analyzer.schema import (
+    ANSWER_SYN_ACK,
+    CONNECTION,
+    IDENTITY_SOURCES,
+    META_RECEIVED,
+    META_SENT,
+    OPT_TS,
+    SEEN_SYN,
+    SYN_ROW,
+)
+from analyzer.snat.sides import directions
 from analyzer.units import MS
 
 Records = np.ndarray[Any, np.dtype[np.void]]
@@ -90,15 +100,25 @@ def side_of(tracked: Tracked) -> str:
 def place_of(tracked: Tracked) -> Place:
     """Where the capture was taken, and whether the packets show it.
 
-    In this order: ids that only a load balancer's capture has, and SYNs on both of its legs; the direction that
-    the capture notes; the time that answers take, by handshakes; the address that all connections share.
+    In this order: ids that only a load balancer's capture has, SYNs or payload on both of its legs; the direction
+    that the capture notes; the time that answers take, by handshakes; the address that all connections share.
     """
-    if _balancers_own(tracked) or virtual_hosts(tracked):
+    if _balancers_own(tracked) or virtual_hosts(tracked) or _carries_on(tracked):
         return Place("lb", True)
     for told in (_by_direction(tracked), _by_handshakes(tracked), _by_address(tracked)):
         if told:
             return Place(told, True)
     return Place("server", False)
+
+
+def _carries_on(tracked: Tracked) -> bool:
+    """Whether payload that comes to one service goes on to another, by connections that a proxy opens."""
+    parts = [rows[rows["seen"] & SEEN_SYN > 0] for rows in tracked.connections.chunks()]
+    conns = np.concatenate([np.zeros(0, CONNECTION.dtype), *parts])
+    if not conns["digest_orig"].any():
+        return False
+    names, codes = np.unique(conns["resp"].astype(np.int64) << 16 | conns["resp_p"], return_inverse=True)
+    return len(names) > 1 and bool(directions(conns, codes, len(names), by_time=False).any())
 
 
 def _by_direction(tracked: Tracked) -> str:

@@ -51,20 +51,22 @@ class Askers:
         return bool(np.isin(one, two).mean() > 0.5 and np.isin(two, one).mean() > 0.5)
 
 
-def directions(conns: Records, codes: Array, count: int) -> Array:
+def directions(conns: Records, codes: Array, count: int, by_time: bool = True) -> Array:
     """Tell the services whose connections lead to others from those that they lead to.
 
     Args:
         conns: CONNECTION records that have no partner yet.
         codes: int64 (n,), service of each.
         count: Number of services.
+        by_time: Let who begins first decide where no payload does; a server that asks another one looks like that.
 
     Returns:
         int8 (count,): AHEAD for a virtual service, BEHIND for a pool member, UNKNOWN.
     """
     askers = Askers.of(conns, codes, count)
     rare, common = _by_payload(conns, codes)
-    for pairs, fewest in ((rare, FEWEST_RARE), (common, FEWEST_COMMON), (_by_time(conns, codes), FEWEST_BY_TIME)):
+    tries = [(rare, FEWEST_RARE), (common, FEWEST_COMMON)]
+    for pairs, fewest in [*tries, (_by_time(conns, codes), FEWEST_BY_TIME)] if by_time else tries:
         a, b = of_two_legs(conns, codes, askers, *pairs)
         ahead, behind = np.bincount(codes[a], minlength=count), np.bincount(codes[b], minlength=count)
         found = np.zeros(count, np.int8)

@@ -46,6 +46,7 @@ class Look:
         originators: Addresses that they come from.
         isns: Initial sequence numbers; address translation leaves them alone.
         syns: (ISN, TSval): repeats of a SYN have another TSval.
+        payloads: (direction, digest) of first payloads that no second connection of the file has.
         delay: Median time from a SYN to its SYN-ACK, ns: the nearer to the server, the shorter.
         first, last: Times of the first and the last packet looked at, ns.
     """
@@ -56,6 +57,7 @@ class Look:
     originators: frozenset[str]
     isns: frozenset[int] = field(repr=False)
     syns: frozenset[tuple[int, int]] = field(repr=False)
+    payloads: frozenset[tuple[str, int]] = field(repr=False)
     delay: int
     first: int
     last: int
@@ -67,7 +69,7 @@ def look_at(path: str) -> Look:
     Raises:
         InputError: It cannot be read as a capture.
     """
-    capture = open_capture([path], path, hashes=False)
+    capture = open_capture([path], path, hashes=False, digests=True)
     tracked = follow(_first_blocks(capture), Tracked(path))
     tracked.identities = capture.identities
     names = host_texts(tracked.hosts)
@@ -80,10 +82,21 @@ def look_at(path: str) -> Look:
         frozenset(names[h] for h in np.unique(rows["orig"])),
         frozenset(rows["isn"].tolist()),
         frozenset(zip(rows["isn"].tolist(), rows["tsval"].tolist(), strict=True)),
+        _payloads(tracked),
         int(np.median(delays)) if len(delays) else 0,
         tracked.first_time,
         tracked.last_time,
     )
+
+
+def _payloads(tracked: Tracked) -> frozenset[tuple[str, int]]:
+    """First payloads that are the only ones of their kind."""
+    conns = tracked.connections.to_array()
+    found: set[tuple[str, int]] = set()
+    for name in ("digest_orig", "digest_resp"):
+        values, often = np.unique(conns[name], return_counts=True)
+        found.update((name, value) for value in values[(often == 1) & (values != 0)].tolist())
+    return frozenset(found)
 
 
 def _first_blocks(capture: Capture) -> Iterator[Records]:
@@ -167,12 +180,20 @@ def _share(a: frozenset[Any], b: frozenset[Any]) -> bool:
 
 
 def _translates(a: Look, b: Look) -> bool:
-    """Whether *a* is the clients' side of an address translation that *b* is behind: more senders, fewer targets."""
-    if a.responders & b.responders or not _share(a.isns, b.isns):
+    """Whether *a* is the clients' side of a load balancer that *b* is behind: more senders, else slower answers.
+
+    Members of one pool share ISNs too, of retries, and requests that a client repeats, but they are asked by the
+    same addresses; where no address is translated on either side, only whole SYNs count.
+    """
+    if a.responders & b.responders:
+        return False
+    apart = 2 * len(a.originators & b.originators) <= min(len(a.originators), len(b.originators))
+    passed = _share(a.isns, b.isns) if apart else _share(a.syns, b.syns)
+    if not passed and not (apart and _share(a.payloads, b.payloads)):
         return False
     if len(a.originators) != len(b.originators):
         return len(a.originators) > len(b.originators)
-    return len(a.responders) <= len(b.responders)
+    return passed and a.delay > b.delay
 
 
 def _upstream(a: Look, b: Look) -> bool:

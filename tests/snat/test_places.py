@@ -7,7 +7,9 @@ from analyzer.connections import track
 from analyzer.pipeline import AnalyzeOptions, analyze
 from analyzer.schema import CAUSE_CERTAINTIES, CAUSES
 from analyzer.snat.legs import Place, place_of
+from analyzer.snat.vantages import group_captures
 from tests.frames import A, S, Segment, write
+from tests.snat.estate import talk
 
 HERE, THERE = "192.0.2.1", "198.51.100.7"
 
@@ -96,3 +98,49 @@ def test_a_syn_on_two_legs_shows_a_load_balancer(tmp_path):
         handshake(tap, 1.0 * n, (f"192.0.2.{n + 1}", 4000, HERE, 80), 0.0003, 0.0001, isn=77 + n)
         handshake(tap, 1.0 * n + 0.0001, (THERE, 6000 + n, "203.0.113.1", 80), 0.0001, 0.0002, isn=77 + n)
     assert place(tap, tmp_path) == Place("lb", True)
+
+
+def member(n):
+    return f"10.30.0.{11 + n % 2}"
+
+
+def sorted_out(folder, **taps):
+    """Files of one estate given without a word, by the side they are sorted to."""
+    paths = {name: str(write(folder / name, sorted(tap, key=lambda s: s.time))) for name, tap in taps.items()}
+    groups = group_captures(list(paths.values()), [], [])
+    return {name: group.side for group in groups for name, path in paths.items() if path in group.paths}
+
+
+def test_members_that_share_retries_of_a_few_addresses_are_servers(tmp_path):
+    taps: dict = {"lb": [], "one": [], "two": []}
+    for n in range(12):
+        for second in (0, 1):  # the retry keeps its ISN and goes to the other member
+            tap = taps["two" if (n + second) % 2 else "one"]
+            ends = ("10.20.0.101", 4000 + 2 * n + second, member(n + second), 80)
+            handshake(tap, 3.0 * n + second, ends, 0.00003, 0.0003, isn=100 + n)
+            inside = ("192.0.2.5", 5000 + n, "192.0.2.80", 443)
+            handshake(taps["lb"], 3.0 * n + second - 0.0001, inside, 0.0004, 0.0001, isn=100 + n)
+    assert sorted_out(tmp_path, **taps) == {"lb": "lb", "one": "server", "two": "server"}
+
+
+def test_a_proxys_client_side_is_told_by_the_payload_that_goes_on(tmp_path):
+    taps: dict = {"front": [], "back": [], "one": [], "two": []}
+    for n in range(20):
+        said, told = b"request %d" % n, b"response %d" % n
+        client = (f"192.0.2.{n % 9 + 1}", 5000 + n, "192.0.2.80", 443)
+        talk(taps["front"], 0.4 * n, client, 9000 * n, said, told)
+        ends = ("10.20.0.101", 6000 + n, member(n), 80)
+        talk(taps["back"], 0.4 * n + 0.0004, ends, 9000 * n + 7, said, told)
+        tap = taps["two" if n % 2 else "one"]
+        talk(tap, 0.4 * n + 0.0005, ends, 9000 * n + 7, said, told)
+    found = sorted_out(tmp_path, **taps)
+    assert found == {"front": "lb", "back": "lb", "one": "server", "two": "server"}
+
+
+def test_a_server_that_asks_another_is_no_balancer(tmp_path):
+    tap: list = []
+    for n in range(40):
+        talk(tap, 0.4 * n, (f"192.0.2.{n % 9 + 1}", 5000 + n, HERE, 80), 9000 * n, b"GET /%d" % n, b"page %d" % n)
+        talk(tap, 0.4 * n + 0.0015, (HERE, 6000 + n, THERE, 3306), 9000 * n + 7, b"select %d" % n, b"row %d" % n)
+    path = write(tmp_path / "x.pcap", sorted(tap, key=lambda s: s.time))
+    assert place_of(track(open_capture([str(path)], "x", digests=True))).side == "server"
