@@ -16,8 +16,8 @@ MOST_CLIENTS = 1_000
 LONG = 100
 """Entries of a list that has them on a line each."""
 _COMPACT = json.JSONEncoder().encode
-MOST_MINUTES = 10_000
-"""Minutes of addresses listed, those with the largest shares at risk or failed."""
+MOST_MINUTES = 5_000
+"""Minutes of addresses listed; if there are more, those with the largest shares at risk or failed."""
 
 
 def as_dict(analysis: Analysis) -> dict[str, Any]:
@@ -173,8 +173,9 @@ def _worst_minutes(rows: tuple[tuple[int, str, float, float], ...]) -> Sequence[
     """All of them where they are not too many, in their order."""
     if len(rows) <= MOST_MINUTES:
         return rows
-    worst = sorted(range(len(rows)), key=lambda at: (-max(rows[at][2:]), at))[:MOST_MINUTES]
-    return [rows[at] for at in sorted(worst)]
+    told = [row for row in rows if row[2] or row[3]]
+    worst = sorted(range(len(told)), key=lambda at: (-max(told[at][2:]), at))[:MOST_MINUTES]
+    return [told[at] for at in sorted(worst)]
 
 
 def _whatif(case: WhatIf) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def gather(seen: Sequence[Seen]) -> Points:
         first_host += len(one.tracked.hosts)
         at = starts[vantage]
         for chunk in one.tracked.syns.chunks():
-            _fill(rows[at : at + len(chunk)], chunk, vantage, common)
+            fill_points(rows[at : at + len(chunk)], chunk, vantage, common)
             at += len(chunk)
     source = rows["orig"].astype(np.int64) << 16 | rows["orig_p"]
     target = rows["resp"].astype(np.int64) << 16 | rows["resp_p"]
@@ -90,7 +90,8 @@ def gather(seen: Sequence[Seen]) -> Points:
     return Points(rows, starts, hosts)
 
 
-def _fill(rows: Records, chunk: Records, vantage: int, common: Array) -> None:
+def fill_points(rows: Records, chunk: Records, vantage: int, common: Array) -> None:
+    """Fill POINT records from SYN rows; ``service`` and ``four`` stay."""
     opts = chunk["opts"]
     rows["vantage"] = vantage
     for name in ("time", "answer_time", "conn", "isn", "orig_p", "resp_p", "ipid", "answer"):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from analyzer.snat.alignment import align
+from analyzer.snat.alone import is_alone, lone_paths
 from analyzer.snat.clocks import clocks_of
 from analyzer.snat.evidence import gather
 from analyzer.snat.in_band import in_band_pairs
@@ -32,6 +33,8 @@ def join(seen: Sequence[Seen]) -> Joined:
 
 def _legs(seen: Sequence[Seen]) -> Joined:
     """Flows and paths."""
+    if is_alone(seen):
+        return Joined(paths={seen[0].name: lone_paths(seen[0])}) if len(seen[0].tracked.syns) else Joined()
     points = gather(seen)
     if not len(points.rows):
         return Joined()
