@@ -34,6 +34,9 @@ _WANTED = (
     "resp", "resp_p", "syn_ack_time", "established_time", "first_data_resp", "fin_resp_time", "rst_time",
 )  # fmt: skip
 
+AT_ONCE = 250_000
+"""Connections of a capture beyond which its listeners are looked at in several rounds, to bound the memory."""
+
 NOT_FULL, ACCEPT_FULL, SYN_FULL = 0, 1, 2
 
 
@@ -118,14 +121,13 @@ def strained(tracked: Tracked, seen: Observed, *, young_only: bool, cookies: boo
     names = names[silent_syns >= FEWEST_SILENT]
     if not len(names):
         return CALM
-    conns, of = _at(tracked, names)
     order = np.argsort(keys, kind="stable")
-    syns, its = _groups(keys[order], names), _groups(of, names)
-    found = [
-        fit
-        for name, some, own in zip(names.tolist(), syns, its, strict=True)
-        for fit in _judge(name, seen, order[some], conns[own], young_only, cookies)
-    ]
+    keys = keys[order]
+    found: list[Fit] = []
+    for some in np.array_split(names, 1 + tracked.connection_count // AT_ONCE):
+        conns, of = _at(tracked, some)
+        for name, syns, own in zip(some.tolist(), _groups(keys, some), _groups(of, some), strict=True):
+            found += _judge(name, seen, order[syns], conns[own], young_only, cookies)
     if not found:
         return CALM
     rows = np.concatenate([fit.silent for fit in found])
@@ -188,7 +190,9 @@ def _at(tracked: Tracked, names: Array) -> tuple[Records, Array]:
 
 
 def _is_one_of(keys: Array, names: Array) -> Array:
-    """Whether each key is among the sorted names, of which there is at least one."""
+    """Whether each key is among the sorted names."""
+    if not len(names):
+        return np.zeros(len(keys), np.bool_)
     return names[np.minimum(np.searchsorted(names, keys), len(names) - 1)] == keys
 
 
