@@ -16,7 +16,7 @@ from analyzer.replay.run import replay
 from analyzer.schema import ACK, SYN, VERDICTS
 from analyzer.spool import Spool
 from analyzer.units import NS
-from tests.frames import A, S, Segment, write
+from tests.frames import A, P, S, Segment, write
 
 SERVER = "10.0.0.9"
 OLD = Segment(0, "10.9.9.9", 5, SERVER, 80, A, 1)
@@ -141,3 +141,34 @@ def test_the_accept_queue_empties_in_order():
     assert queue.hidden_accepts == 1
     queue.taken(1)
     assert len(queue) == 2
+
+
+def test_an_answered_syn_shows_that_the_queue_had_room():
+    requests = Requests(limit=4, retries=5)
+    for chain in range(6):
+        requests.add(chain, chain)
+    requests.none_given_up()
+    requests.had_room(4)
+    assert len(requests) == requests.most == 4
+    assert not requests.remove(1)
+    assert requests.remove(2)
+
+
+def test_a_handshake_that_was_not_predicted_leaves_the_queue(seen):
+    """Late timers keep old requests longer than counted: silence shows it, an answer later that there is room again."""
+    few = replace(FEW, backlog=4, max_syn_backlog=2048)
+    late = [syn(30, 107.4), syn(31, 107.45)]
+    honest = [
+        segment
+        for n in range(20, 26)
+        for segment in (
+            syn(n, 106 + n / 10),
+            syn_ack(n, 106 + n / 10 + 0.001),
+            Segment(106 + n / 10 + 0.002, f"10.0.1.{n + 1}", 5000, SERVER, 80, A, 1001, 10, 5, 7),
+            Segment(106 + n / 10 + 0.003, SERVER, 80, f"10.0.1.{n + 1}", 5000, P | A, 10, 1001, 7, 5, b"x"),
+        )
+    ]
+    rows = replay(seen([*flood(5, 5), *late, *honest]), find_profile("6.18"), few).verdicts.to_array()
+    words = [VERDICTS[int(r["verdict"])] for r in rows[-6:]]
+    assert words == ["drop", *["accept"] * 5]
+    assert rows["certainty"][-6] == 1
