@@ -63,6 +63,14 @@ class Requests:
             self._sure += 1
             self._confirmed.append((born, chain))
 
+    def doubt(self, chain: int) -> bool:
+        """A request may have ended; returns whether there was one."""
+        request = self._by_chain.get(chain)
+        if request is not None:
+            self._sure -= request.sure
+            request.sure = False
+        return request is not None
+
     def remove(self, chain: int) -> bool:
         """A request ends; returns whether there was one."""
         request = self._by_chain.pop(chain, None)

@@ -79,6 +79,7 @@ class Queues:
         self._missed_peers: set[int] = set()  # whose SYNs should have been taken, since the last that was
         self._open: dict[int, tuple[int, str]] = {}  # SYNs whose answer is still to come: (time, verdict)
         self._asked: deque[tuple[int, int]] = deque()
+        self._turned_away: set[int] = set()  # third ACKs that a full accept queue probably left half-open
 
     # ---- what packets tell --------------------------------------------------------------------
 
@@ -122,6 +123,9 @@ class Queues:
             self.reach.missed(peer)
             return
         self._missed_peers.add(peer)
+        waiting = len(self.accepts) + len(self._turned_away)
+        if self.backlog is not None and rules.accept_queue_full(waiting, self.backlog):
+            return  # the accept queue may be the reason
         if self._crowded(self.requests.most) and not self._crowded(len(self.requests)):
             self.requests.none_given_up()
 
@@ -142,13 +146,21 @@ class Queues:
         return quarter or rules.syn_queue_full(self.profile, length, self.requests.limit)
 
     def third_ack(self, chain: int) -> None:
-        """The originator completed the handshake: request → accept queue."""
+        """The originator completed the handshake: request → accept queue, if that has room (kernel model A4)."""
         self._open.pop(chain, None)
-        if self.requests.remove(chain):
+        full = self.backlog is not None and self.at_server
+        if full and rules.accept_queue_full(len(self.accepts) - self.accepts.hidden_accepts, self.assumed):
+            if self.requests.doubt(chain):
+                self._turned_away.add(chain)
+        elif self.requests.remove(chain):
             self.accepts.add(chain)
 
     def alive(self, chain: int, application: bool) -> None:
         """The responder spoke on an established connection: its kernel had room, or its application works."""
+        if chain in self._turned_away:
+            self._turned_away.discard(chain)
+            self.requests.remove(chain)
+            self.accepts.add(chain)
         if application:
             self.known_peers.add(self.peer_of(chain))
             self.accepts.taken(chain)
@@ -165,6 +177,7 @@ class Queues:
     def gone(self, chain: int) -> None:
         """A request was reset."""
         self._open.pop(chain, None)
+        self._turned_away.discard(chain)
         self.requests.remove(chain)
 
     # ---- what follows for a SYN ------------------------------------------------------------------
@@ -211,7 +224,7 @@ class Queues:
 
     def judge_accept_queue(self, ruling: Ruling) -> str:
         """Step L6; changes *ruling* if the queue is likely full, returns what is in doubt."""
-        most = len(self.accepts) + (0 if self.at_server else len(self.requests))
+        most = len(self.accepts) + (len(self._turned_away) if self.at_server else len(self.requests))
         if self.backlog is None and most <= SMALLEST_BACKLOG:
             return ""
         if self.backlog is None:
@@ -221,7 +234,7 @@ class Queues:
             return BACKLOG_UNKNOWN
         if not rules.accept_queue_full(most, self.backlog):
             return ""
-        likely = most - self.accepts.hidden_accepts
+        likely = most - len(self._turned_away) - self.accepts.hidden_accepts
         if rules.accept_queue_drops(self.profile, likely, self.assumed, self.requests.young):
             ruling.verdict, ruling.rule, ruling.certain = "drop", "accept_queue_full", False
             ruling.reason = f"{most} completed connections were not seen to be accepted by the application"

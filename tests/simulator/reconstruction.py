@@ -144,7 +144,8 @@ def _syns(vantage, truth, clock, done: Reconstruction) -> None:
             if not right:
                 done.wrong.append(f"verdict {sure}: {verdict}, truth {row['verdict']} {row['rule']}: {at}")
         cause, sure = CAUSES[why["cause"]], CAUSE_CERTAINTIES[why["certainty"]]
-        if row["causes"]:
+        cut = cause == "no_evidence" and int(syn["time"]) > vantage.tracked.last_time - NS  # no time left for an answer
+        if row["causes"] and not cut:
             right = cause in row["causes"].split("|")
             done.causes[sure, right] += 1
             if not right:
