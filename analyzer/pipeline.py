@@ -9,7 +9,7 @@ from analyzer.connections import Tracked, track
 from analyzer.diagnosis.agreement import match_any
 from analyzer.diagnosis.blast import blast_radius
 from analyzer.diagnosis.counters import reconcile_all
-from analyzer.diagnosis.coverage import front_hosts
+from analyzer.diagnosis.coverage import LB_SERVER_LEG, front_hosts
 from analyzer.diagnosis.diagnose import diagnose
 from analyzer.diagnosis.gather import Known, deltas
 from analyzer.diagnosis.model import Analysis, KernelChoice, Vantage
@@ -25,6 +25,7 @@ from analyzer.replay.doubt import doubt_refuted
 from analyzer.replay.evidence import completed_handshakes, empty_by_counters
 from analyzer.replay.given import Given, read_given, shared_out
 from analyzer.replay.nearer import defer
+from analyzer.replay.placing import NOT_THE_SERVERS_NUMBERS, doubt
 from analyzer.replay.run import Replayed, Scope, replay
 from analyzer.replay.traces import evidence
 from analyzer.replay.vantage import LOAD_BALANCER, SERVER
@@ -118,6 +119,9 @@ def analyze(options: AnalyzeOptions, progress: Progress | None = None) -> Analys
     _defer(seen, joined)
     for vantage in seen:
         vantage.placed = vantage.name not in assumed
+        if vantage.side != "server" and vantage.replayed is not None:
+            legs = joined.path(vantage.name, len(vantage.tracked.syns))["leg"]
+            doubt(vantage.replayed, legs != LB_SERVER_LEG, NOT_THE_SERVERS_NUMBERS)
     counters = reconcile_all(seen, snapshots)
     probe = None if log is None else match_any(log, seen)
     narrow(seen, joined, question)

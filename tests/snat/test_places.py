@@ -5,7 +5,8 @@ import pytest
 from analyzer.capture import open_capture
 from analyzer.connections import track
 from analyzer.pipeline import AnalyzeOptions, analyze
-from analyzer.schema import CAUSE_CERTAINTIES, CAUSES
+from analyzer.replay.placing import NOT_THE_SERVERS_NUMBERS
+from analyzer.schema import CAUSE_CERTAINTIES, CAUSES, CERTAINTIES
 from analyzer.snat.legs import Place, place_of
 from analyzer.snat.vantages import group_captures
 from tests.frames import A, S, Segment, write
@@ -144,3 +145,16 @@ def test_a_server_that_asks_another_is_no_balancer(tmp_path):
         talk(tap, 0.4 * n + 0.0015, (HERE, 6000 + n, THERE, 3306), 9000 * n + 7, b"select %d" % n, b"row %d" % n)
     path = write(tmp_path / "x.pcap", sorted(tap, key=lambda s: s.time))
     assert place_of(track(open_capture([str(path)], "x", digests=True))).side == "server"
+
+
+def test_one_leg_of_a_balancer_makes_no_verdict_certain(tmp_path):
+    tap: list = []
+    for n in range(20):
+        talk(tap, 10.0 * n, (HERE, 4000 + n % 2, THERE, 80), 9_000_000 * (n + 1), b"GET /%d" % n, b"page %d" % n)
+    path = str(write(tmp_path / "x.pcap", sorted(tap, key=lambda s: s.time)))
+    certain = CERTAINTIES.index("certain")
+    at_server = analyze(AnalyzeOptions(servers=[path], kernel="6.1")).main.replayed.verdicts.to_array()
+    at_lb = analyze(AnalyzeOptions(lbs=[path], kernel="6.1")).main.replayed
+    assert (at_server["certainty"] == certain).any()
+    assert not (at_lb.verdicts.to_array()["certainty"] == certain).any()
+    assert NOT_THE_SERVERS_NUMBERS in at_lb.reasons
