@@ -11,6 +11,7 @@ from tests.simulator.reconstruction import SMALL, reconstruct
 QUICK = {
     "cal-incident": ("duration_s=125", "clients.0.count=12", "migration_s=[20.0,100.0]"),
     "idle-timeout-collision": ("duration_s=60",),
+    "packet-loss": ("duration_s=60",),
     "accept-queue-overflow": ("duration_s=90",),
     "mixed": ("duration_s=120", "migration_s=[20.0,60.0]"),
 }
