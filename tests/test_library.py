@@ -38,7 +38,7 @@ def test_every_figure_has_a_method(analysis):
     names = {module.NAME for module in modules()}
     methods = [m for m in vars(Pictures) if not m.startswith("_") and m != "figure"]
     asked = []
-    analysis.figure, kept = lambda name: asked.append(name), analysis.figure
+    analysis.figure, kept = asked.append, analysis.figure
     try:
         for method in methods:
             getattr(analysis, method)()

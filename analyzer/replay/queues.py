@@ -150,7 +150,8 @@ class Queues:
         self._open.pop(chain, None)
         full = self.backlog is not None and self.at_server
         if full and rules.accept_queue_full(len(self.accepts) - self.accepts.hidden_accepts, self.assumed):
-            if self.requests.doubt(chain):
+            reset = bool(self.settings.abort_on_overflow)  # a RST ends the request; else it stays half-open
+            if self.requests.remove(chain) if reset else self.requests.doubt(chain):
                 self._turned_away.add(chain)
         elif self.requests.remove(chain):
             self.accepts.add(chain)
