@@ -63,5 +63,5 @@ def test_counters_lie_within_their_bounds_where_queues_overflow():
 def test_whole_estates(name, seed):
     done = reconstruct(estate(name, *SMALL.get(name, ()), seed=seed))
     check(done, 0.97 if name in BOTH_QUEUES else 0.995)
-    apart = ("Listen", "TCPReqQFullDrop") if name in BOTH_QUEUES else ()
+    apart = (" TW", *(("Listen", "TCPReqQFullDrop") if name in BOTH_QUEUES else ()))  # a timer may fire at the snapshot
     assert [text for text in done.outside if not any(word in text for word in (BELOW_TCP, *apart))] == []
