@@ -17,8 +17,9 @@ SYSCTLS = {
     "net.ipv4.tcp_synack_retries": "synack_retries",
     "net.ipv4.tcp_invalid_ratelimit": "invalid_ratelimit_ms",
     "net.ipv4.tcp_max_tw_buckets": "max_tw_buckets",
+    "listener.dual_stack": "dual_stack",
 }
-"""Kernel names of the settings that the model reads."""
+"""Names of the settings that the model reads; the last is no sysctl: 1 if ``ss -ltn`` shows ``*:`` or ``[::]:``."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Settings:
     synack_retries: int | None = None
     invalid_ratelimit_ms: int | None = None
     max_tw_buckets: int | None = None
+    dual_stack: int | None = None
     backlog: int | None = None
 
     def with_defaults(self, profile: Profile) -> "Settings":
@@ -52,6 +54,7 @@ class Settings:
             "synack_retries": 5,
             "invalid_ratelimit_ms": 500,
             "max_tw_buckets": 4096,
+            "dual_stack": 0,
         }
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         filled = replace(self, **missing)

@@ -58,13 +58,14 @@ class Replayed:
 class _Chains:
     """Who speaks on each chain: by its SYNs, or by its packets where the capture has no SYN of it."""
 
-    def __init__(self, tracked: Tracked, profile: Profile, one_server: bool) -> None:
+    def __init__(self, tracked: Tracked, profile: Profile, one_server: bool, dual_stack: bool = False) -> None:
         count = len(tracked.chain_syns)
         self.orig = np.full(count, -1, np.int32)
         self.resp = np.full(count, -1, np.int32)
         self.port = np.zeros(count, np.uint16)
         self._v6 = tracked.hosts["v6"] > 0
         self._profile, self._by_server = profile, profile.key == "local_remote" or not one_server
+        self._v4_unchecked = dual_stack and profile.dual_stack == "never checked"
         for rows in tracked.connections.chunks():
             self.orig[rows["chain"]] = rows["orig"]
             self.resp[rows["chain"]] = rows["resp"]
@@ -82,6 +83,8 @@ class _Chains:
         if self._by_server:
             key += (resp.astype(np.int64) + 1) << 32
         unknown = orig < 0 if self._profile.ipv6_peers else (orig < 0) | self._v6[orig]
+        if self._v4_unchecked:
+            unknown = unknown | ~self._v6[orig]
         return np.where(unknown, -1, key)
 
     def turned_round(self, tracked: Tracked) -> dict[int, int]:
@@ -210,7 +213,7 @@ def _replayed(
     profile = hypothesis.profile
     filled = hypothesis.settings
     replayed = Replayed(hypothesis)
-    chains = _Chains(tracked, profile, scope.vantage.at_server)
+    chains = _Chains(tracked, profile, scope.vantage.at_server, bool(filled.dual_stack))
     steps = steps_of(tracked)
     sieve = screen(tracked, hypothesis) if not scope.front_hosts and not steps.events else None
     reach = reach_of(tracked)

@@ -49,10 +49,12 @@ def syns(at, tsval, port=33000):
 
 @pytest.fixture
 def verdict_of(tmp_path):
-    def judge(segments, kernel="3.10.0-693.11.1.el7.x86_64", recycle=1):
+    def judge(segments, kernel="3.10.0-693.11.1.el7.x86_64", recycle=1, dual_stack=0):
         start = Segment(0, "10.9.9.9", 5, SERVER, 1120, A, 1)
         tracked = track(open_capture([str(write(tmp_path / "ebay.pcap", [start, *segments]))], "server"))
-        replayed = replay(tracked, find_profile(kernel), Settings(tw_recycle=recycle, backlog=1024))
+        replayed = replay(
+            tracked, find_profile(kernel), Settings(tw_recycle=recycle, backlog=1024, dual_stack=dual_stack)
+        )
         index = next(i for i, row in enumerate(tracked.syns.to_array()) if row["isn"] == 88000)
         row = replayed.verdicts.to_array()[index]
         return VERDICTS[int(row["verdict"])], RULE_NAMES[int(row["rule"])], row
@@ -87,6 +89,14 @@ def test_nothing_is_remembered_without_tw_recycle(verdict_of):
     """The SYN then meets the TIME-WAIT of its own four numbers: a bare ACK."""
     assert verdict_of([*close_by_server(), *syns(60, BEHIND)], recycle=0)[:2] == ("ack", "time_wait_paws")
     assert verdict_of([*close_by_server(), *syns(60, BEHIND, port=44444)], recycle=0)[0] == "accept"
+
+
+def test_vanilla_3_10_never_checks_ipv4_clients_of_a_dual_stack_listener(verdict_of):
+    """The kernel that the article quotes would not have dropped it behind a ``::`` listener; RHEL 7 does."""
+    case = [*close_by_server(), *syns(60, BEHIND, port=44444)]
+    assert verdict_of(case, "3.10.108")[0] == "drop"
+    assert verdict_of(case, "3.10.108", dual_stack=1)[0] == "accept"
+    assert verdict_of(case, dual_stack=1)[0] == "drop"
 
 
 def test_nothing_is_remembered_from_4_12_on(verdict_of):
