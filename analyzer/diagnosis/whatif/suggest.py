@@ -1,4 +1,4 @@
-"""Cures worth trying out unasked, and the tempting one that is none."""
+"""Cures worth trying out unasked."""
 
 from analyzer.diagnosis.model import Analysis, WhatIf
 from analyzer.diagnosis.whatif.predict import predict
@@ -8,7 +8,7 @@ MOST_ATTEMPTS = 10_000
 FEWEST_LOST = 3
 
 _CURES: dict[tuple[str, ...], tuple[tuple[str, object], ...]] = {
-    ("peer_timestamp",): (("tcp_tw_recycle", 0), ("tcp_timestamps", 0), ("lb.timestamps", "strip")),
+    ("peer_timestamp",): (("tcp_tw_recycle", 0),),
     ("time_wait_paws", "time_wait_sequence"): (("lb.hold_down", 60), ("lb.source_ports", "random")),
 }
 QUEUES = ("accept_queue_full", "syn_queue_full")
