@@ -20,7 +20,7 @@ from analyzer.diagnosis.whatif import suggested
 from analyzer.errors import InputError, UsageError
 from analyzer.kernel.profiles import find_profile
 from analyzer.kernel.settings import SYSCTLS, Settings
-from analyzer.replay.choice import SERVERS_DIFFER, Score, agree, contested_part, plausible, rank, screens
+from analyzer.replay.choice import CANDIDATES, SERVERS_DIFFER, Score, agree, contested_part, plausible, rank, screens
 from analyzer.replay.doubt import doubt_refuted
 from analyzer.replay.evidence import completed_handshakes, empty_by_counters
 from analyzer.replay.given import Given, read_given, shared_out
@@ -184,12 +184,15 @@ def _judge(tracked: Tracked, side: str, given: Sequence[Given], scope: Scope) ->
 
 
 def _replay(tracked: Tracked, given: Given, scope: Scope) -> tuple[Replayed, KernelChoice]:
-    """Under the given kernel, or under the one that fits best."""
+    """Under the given kernel, or under the one that fits best; a tcp_tw_recycle that is not known is weighed too."""
     if given.kernel == "auto":
         return _chosen(tracked, given.settings, scope)
     profile = find_profile(given.kernel)
-    choice = KernelChoice(profile.name, profile.covers, f"given as {given.kernel!r}")
-    return replay(tracked, profile, given.settings, scope), choice
+    told = f"given as {given.kernel!r}"
+    if profile.tw_recycle and given.settings.tw_recycle is None:
+        replayed, choice = _chosen(tracked, given.settings, scope, (profile.name,))
+        return replayed, replace(choice, profile=profile.name, why=f"{told}; tcp_tw_recycle was not, {choice.why}")
+    return replay(tracked, profile, given.settings, scope), KernelChoice(profile.name, profile.covers, told)
 
 
 def _defer(seen: Sequence[Vantage], joined: Joined) -> None:
@@ -208,9 +211,11 @@ def _kernel(vantages: Sequence[tuple[Vantage, KernelChoice]]) -> KernelChoice:
     return replace(first, why=f"{first.why}; {told}") if told else first
 
 
-def _chosen(tracked: Tracked, settings: Settings, scope: Scope) -> tuple[Replayed, KernelChoice]:
+def _chosen(
+    tracked: Tracked, settings: Settings, scope: Scope, names: Sequence[str] = CANDIDATES
+) -> tuple[Replayed, KernelChoice]:
     """Score the candidates on the capture; verdicts are certain where the plausible ones agree."""
-    scores = rank(tracked, settings, scope)
+    scores = rank(tracked, settings, scope, names)
     fits = plausible(scores)
     best, *others = _unlike(fits)
     small = not any(s.tw_recycle for s in fits) and screens(tracked, settings, scope)

@@ -1,5 +1,6 @@
 """Which kernel? Candidates are replayed and scored by what the packets refute."""
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -102,20 +103,21 @@ def _falls_back(rows: Records, host: Any, base: Any, highest: Any) -> bool:
     return fell
 
 
-def rank(tracked: Tracked, settings: Settings, scope: Scope) -> list[Score]:
+def rank(tracked: Tracked, settings: Settings, scope: Scope, names: Sequence[str] = CANDIDATES) -> list[Score]:
     """All candidates, the best first.
 
     Args:
         tracked: The capture's tables.
         settings: What is known of the settings; a given tcp_tw_recycle is kept.
         scope: Vantage and what to leave out.
+        names: Profiles to try, the oldest first; the given one where only its tcp_tw_recycle is not known.
     """
     limited = replace(scope, limit=SCORED_EVENTS)
     scores = []
     era = server_clock(tracked, scope.front_hosts).era
     fall_back = timestamps_fall_back(tracked)
     part = contested_part(tracked) if screens(tracked, settings, scope) and not fall_back else None
-    for name in CANDIDATES:
+    for name in names:
         profile = find_profile(name)
         known = settings.tw_recycle
         for recycle in (0, 1) if profile.tw_recycle and known is None else (known or 0,):
@@ -129,7 +131,7 @@ def rank(tracked: Tracked, settings: Settings, scope: Scope) -> list[Score]:
             s.excluded,
             s.refuted * 4 + s.missed,
             era == "one" and s.profile.first >= OFFSETS_SINCE,
-            -CANDIDATES.index(s.profile.name),
+            -names.index(s.profile.name),
             s.tw_recycle,
         )
     )

@@ -4,7 +4,9 @@ import pytest
 
 from analyzer.capture import open_capture
 from analyzer.connections import track
+from analyzer.pipeline import AnalyzeOptions, analyze
 from analyzer.replay.choice import timestamps_fall_back
+from tests.conftest import FIXTURES
 from tests.frames import A, S, Segment, write
 
 
@@ -43,3 +45,11 @@ def test_chunks_carry_the_clock_on(tmp_path):
     segments.append(syn(50, 4_000_000, 65_000, "10.0.1.1"))
     tracked = track(open_capture([str(write(tmp_path / "b.pcap", segments))], "x"))
     assert timestamps_fall_back(tracked)
+
+
+@pytest.mark.parametrize(("case", "cause"), [("el7-recycle", True), ("el7-norecycle", False)])
+def test_a_recycle_that_nobody_told_is_weighed_under_a_given_kernel(case, cause):
+    """A kernel alone must not mean tcp_tw_recycle=0: the silent SYNs would be laid on a firewall."""
+    found = analyze(AnalyzeOptions(servers=[str(FIXTURES / case / "server.pcap.zst")], kernel="el7.9", backlog=128))
+    assert ("peer_timestamp" in found.diagnosis.summary.by_cause) is cause
+    assert found.diagnosis.kernel.profile == "el7.9"
